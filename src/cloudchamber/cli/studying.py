@@ -1,0 +1,95 @@
+"""``chamber study``: policies x workloads x seeds, as a table, rows of JSON, or a report."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cloudchamber.core.results import Results
+    from cloudchamber.core.study import Study, Workload
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="Study to run; `chamber list` names them.")],
+    policy: Annotated[list[str] | None, typer.Option(help="NAME, 'NAME(key=value)' or file.py:Class; repeatable. Default: all.")] = None,
+    workload: Annotated[list[str] | None, typer.Option(help="Workload; repeatable. Default: all that are not optional.")] = None,
+    trace: Annotated[list[Path] | None, typer.Option(help="Your own trace; repeatable.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the workloads; repeatable.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trials per workload. Default: the workload's own number.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 uses every core. Results do not depend on it.")] = -1,
+    backend: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
+    report: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per trial on standard output, and nothing else.")] = False,
+) -> None:
+    """Every known policy, the baselines and the optimum, on real traces or yours."""
+    from cloudchamber.core import parallel
+    from cloudchamber.core.registry import load_study
+
+    subject = load_study(name)
+    chosen = _workloads(subject, workload or [], trace or [], _parsed(settings or []))
+    results = parallel.study(subject, policy, chosen, seeds, n_jobs=jobs, backend=backend, progress=True)  # type: ignore[arg-type]
+    results = replace(results, command=("chamber", *sys.argv[1:]))
+    for note in results.notes:
+        typer.echo(f"chamber: note: {note}", err=True)
+    _show(results, json)
+    if report is not None:
+        typer.echo(f"Report: {results.report(report)}", err=json)
+    void = [trial for trial in results.trials if trial.outcome.is_void]
+    for trial in void[:3]:
+        typer.echo(f"chamber: {trial.policy} on {trial.workload}, seed {trial.seed}: {trial.outcome.feedback}", err=True)
+    if policy and void:
+        raise typer.Exit(1)
+
+
+def _show(results: Results, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(results.to_json())
+        sys.stdout.flush()
+        return
+    typer.echo(str(results.table()))
+    for note in results.study.notes:
+        typer.echo(note)
+
+
+def _parsed(settings: list[str]) -> dict[str, str]:
+    from cloudchamber.core.errors import InputError
+
+    found = {}
+    for each in settings:
+        key, equals, value = each.partition("=")
+        if not (key and equals):
+            raise InputError(f"--set takes KEY=VALUE, got {each!r}.")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _workloads(subject: Study, names: list[str], traces: list[Path], params: dict[str, str]) -> list[Workload] | None:
+    """The workloads to run; None means the study's default."""
+    from cloudchamber.core.errors import unknown
+
+    known = subject.workloads()
+    for name in names:
+        if name not in known:
+            raise unknown(f"{subject.name} workload", name, known)
+    own: list[Workload] = [subject.workload(path, **params) for path in traces]
+    if not names and not traces:
+        if not params:
+            return None
+        names = [each.name for each in known.values() if not each.is_optional]
+    return [*(_adjusted(subject, known[name], params if not traces else {}) for name in names), *own]
+
+
+def _adjusted(subject: Study, workload: Workload, params: dict[str, str]) -> Workload:
+    """A named workload that was changed says so in its name."""
+    if not params:
+        return workload
+    changes = ",".join(f"{key}={value}" for key, value in params.items())
+    changed: Any = subject.adjusted(workload, **params)
+    return replace(changed, name=f"{workload.name}[{changes}]")  # type: ignore[no-any-return]
+
+

@@ -1,0 +1,1 @@
+"""The spine every problem module stands on; it knows no problem itself."""

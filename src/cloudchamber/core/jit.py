@@ -1,0 +1,26 @@
+"""Compiled kernels: numba's ``njit``, cached on disk, asked for by the extra of the module that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .errors import MissingExtra
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def njit(function: F, **options: Any) -> F:
+    """Compile a function on its first call.
+
+    Raises
+    ------
+    MissingExtra
+        If numba is not installed.
+    """
+    try:
+        import numba
+    except ImportError:
+        module = function.__module__.split(".")[1]
+        raise MissingExtra(f"{module} needs numba", module) from None
+    return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]

@@ -1,0 +1,183 @@
+"""The runner: every policy on every workload and seed, on one machine or a cluster, with the same results on any.
+
+A task is one (workload, seed): its bound once, then every policy, so a worker reads a trace once. What a task yields
+depends only on its arguments; the order of completion is forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from .errors import CandidateError, InputError, MissingExtra, unknown
+from .outcome import Outcome, judged
+from .registry import load_policy, load_study
+from .results import Results, Trial
+from .study import Study, Workload
+
+Backend = Literal["local", "ray"]
+
+
+def study(name: str | Study, policies: Sequence[str | type | Any] | None = None, workloads: Sequence[str | Workload] | None = None,
+          seeds: int | None = None, *, n_jobs: int = 1, backend: Backend = "local", progress: bool = False) -> Results:
+    """Run a study and return its results.
+
+    Parameters
+    ----------
+    name : str or Study
+        A registered study's name, or a study of your own.
+    policies : sequence, optional
+        Built-in names, ``Name(key=value)``, ``file.py:Class``, policy classes or instances. Default: every built-in.
+    workloads : sequence, optional
+        Names, or Workload objects. Default: all that are not optional.
+    seeds : int, optional
+        Trials per workload. Default: each workload's own number.
+    n_jobs : int
+        Processes (joblib's convention: -1 means all cores). The results do not depend on it.
+    backend : {"local", "ray"}
+    progress : bool
+        Show a progress bar on standard error.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    InputError
+        For unknown names or unusable arguments.
+
+    Examples
+    --------
+    >>> results = study("spot", policies=["SkyNomad", "OnDemandOnly"], workloads=["smoke"], seeds=1)
+    >>> [row.policy for row in results.summary()]
+    ['SkyNomad', 'OnDemandOnly']
+    """
+    subject = load_study(name) if isinstance(name, str) else name
+    if seeds is not None and (not isinstance(seeds, int) or seeds < 1):
+        raise InputError(f"seeds must be a whole number of at least 1, got {seeds!r}.")
+    makers = _makers(subject, policies)
+    prepared = [subject.ready(workload) for workload in _workloads(subject, workloads)]
+    chosen, notes = [workload for workload, _ in prepared], tuple(note for _, note in prepared if note)
+    tasks = [(workload, seed) for workload in chosen for seed in range(seeds or workload.seeds)]
+    done: dict[tuple[str, int], list[Trial]] = {}
+    for (workload, seed), trials in _progress(_run(subject, makers, tasks, n_jobs, backend), len(tasks), subject.name, progress):
+        done[workload, seed] = trials
+    order = {policy: i for i, policy in enumerate(makers)}
+    trials = sorted((trial for workload, seed in tasks for trial in done[workload.name, seed]),
+                    key=lambda trial: (next(i for i, w in enumerate(chosen) if w.name == trial.workload), order[trial.policy], trial.seed))
+    return Results(subject, tuple(trials), notes=notes)
+
+
+def _makers(subject: Study, policies: Sequence[Any] | None) -> Mapping[str, Callable[[], Any]]:
+    if policies is None:
+        return dict(subject.policies())
+    makers: dict[str, Callable[[], Any]] = {}
+    for each in policies:
+        if isinstance(each, str):
+            label, maker = each, load_policy(subject, each)
+        elif isinstance(each, type):
+            label, maker = each.__name__, each
+        else:
+            label, maker = repr(each), _Copies(each)
+        makers[label] = maker
+    if not makers:
+        raise InputError(f"no policy given; name at least one of {', '.join(subject.policies())}.")
+    return makers
+
+
+class _Copies:
+    """Constructor that copies an instance, so that no trial sees another's learned state."""
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+
+    def __call__(self) -> Any:
+        import copy
+
+        from .policy import Parameters, clone
+
+        return clone(self.policy) if isinstance(self.policy, Parameters) else copy.deepcopy(self.policy)
+
+
+def _workloads(subject: Study, workloads: Sequence[str | Workload] | None) -> list[Workload]:
+    known = subject.workloads()
+    if workloads is None:
+        return [each for each in known.values() if not each.is_optional]
+    chosen = []
+    for each in workloads:
+        if isinstance(each, str):
+            if each not in known:
+                raise unknown(f"{subject.name} workload", each, known)
+            each = known[each]
+        chosen.append(each)
+    if not chosen or len({each.name for each in chosen}) < len(chosen):
+        raise InputError("give at least one workload, and none twice.")
+    return chosen
+
+
+def run_task(subject: Study, makers: Mapping[str, Callable[[], Any]], workload: Workload, seed: int) -> tuple[tuple[str, int], list[Trial]]:
+    """Run every policy in one trial; what goes wrong in a policy makes its trial void."""
+    bound = subject.bound(workload, seed)
+    trials = []
+    for name, make in makers.items():
+        try:
+            outcome = subject.trial(make(), workload, seed)
+        except CandidateError as error:
+            cause = error.__cause__
+            detail = "".join(traceback.format_exception(cause)) if cause is not None else ""
+            outcome = Outcome.void(str(error), f"{error}\n{detail}".strip())
+        trials.append(Trial(workload.name, name, seed, judged(outcome, subject.metrics, bound), bound, workload.is_generated))
+    return (workload.name, seed), trials
+
+
+def _run(subject: Study, makers: Mapping[str, Callable[[], Any]], tasks: list[tuple[Workload, int]], n_jobs: int,
+         backend: Backend) -> Iterator[tuple[tuple[str, int], list[Trial]]]:
+    if backend not in ("local", "ray"):
+        raise InputError(f"backend must be 'local' or 'ray', got {backend!r}.")
+    if backend == "local" and (n_jobs == 1 or len(tasks) == 1):
+        yield from (run_task(subject, makers, *task) for task in tasks)
+        return
+    import joblib
+
+    with _joblib_backend(backend):
+        jobs = (joblib.delayed(run_task)(subject, makers, *task) for task in tasks)
+        pool = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
+        yield from pool(jobs)
+
+
+@contextlib.contextmanager
+def _joblib_backend(backend: Backend) -> Iterator[None]:
+    if backend == "local":
+        yield
+        return
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise MissingExtra("--backend ray needs Ray", "ray") from None
+    import joblib
+
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+    register_ray()
+    try:
+        with joblib.parallel_config(backend="ray"):
+            yield
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def _progress(items: Iterable[Any], total: int, label: str, show: bool) -> Iterator[Any]:
+    if not (show and sys.stderr.isatty()):
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, total=total, description=label, console=Console(stderr=True), transient=True)

@@ -1,0 +1,213 @@
+"""Finding studies (entry points), and turning what a user names into a policy."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from .errors import CandidateError, ChamberError, InputError, unknown
+from .study import Study
+
+STUDIES, COMMANDS = "cloudchamber.studies", "cloudchamber.commands"
+
+
+@cache
+def _points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda each: each.name)}
+
+
+def study_names() -> list[str]:
+    """Names of every registered study, third parties' included, without importing any."""
+    return list(_points(STUDIES))
+
+
+def command_names(verb: str) -> list[str]:
+    """Modules that bring a command under ``chamber VERB``."""
+    return [name.partition(".")[2] for name in _points(COMMANDS) if name.startswith(f"{verb}.")]
+
+
+def load_command(verb: str, name: str) -> Callable[..., Any]:
+    """Return the function behind ``chamber VERB NAME``."""
+    return _points(COMMANDS)[f"{verb}.{name}"].load()  # type: ignore[no-any-return]
+
+
+@cache
+def load_study(name: str) -> Study:
+    """Return the registered study of that name.
+
+    Raises
+    ------
+    UnknownName
+        If there is none; the message names the nearest.
+    ChamberError
+        If its package does not load.
+    """
+    points = _points(STUDIES)
+    if name not in points:
+        raise unknown("study", name, points)
+    try:
+        return points[name].load()()  # type: ignore[no-any-return]
+    except ImportError as error:
+        raise ChamberError(f"study {name!r} ({points[name].value}) does not load: {error}") from error
+
+
+@dataclass(frozen=True)
+class FilePolicy:
+    """Constructor of a policy in a user's file: carries the source, so workers need not see the file.
+
+    Parameters
+    ----------
+    path, source : str
+    class_name : str or None
+        None: the one class that has the Protocol's verbs.
+    verbs : tuple of str
+    """
+
+    path: str
+    source: str
+    class_name: str | None
+    verbs: tuple[str, ...]
+
+    def __call__(self) -> Any:
+        """Make a new policy.
+
+        Raises
+        ------
+        CandidateError
+            If the file does not run, or the class cannot be made without arguments.
+        """
+        cls = self.load()
+        try:
+            return cls()
+        except Exception as error:
+            raise CandidateError(f"{self.path}: {cls.__name__}() failed: {type(error).__name__}: {error}") from error
+
+    def load(self) -> type:
+        """Run the file and return the class.
+
+        Raises
+        ------
+        CandidateError
+            If the file raises.
+        InputError
+            If it holds no such class, or several that fit and none was named.
+        """
+        module = _module_of(self.path, self.source)
+        if self.class_name is not None:
+            cls = getattr(module, self.class_name, None)
+            if not isinstance(cls, type):
+                raise InputError(f"{self.path} has no class {self.class_name!r}; it has {', '.join(_own_classes(module)) or 'none'}.")
+            missing = [verb for verb in self.verbs if not callable(getattr(cls, verb, None))]
+            if missing:
+                raise InputError(f"{self.path}: {self.class_name} lacks {', '.join(f'{verb}()' for verb in missing)}.")
+            return cls
+        fits = [cls for cls in _own_classes(module).values() if all(callable(getattr(cls, verb, None)) for verb in self.verbs)]
+        if len(fits) != 1:
+            found = ", ".join(cls.__name__ for cls in fits) or "none"
+            raise InputError(f"{self.path}: expected one class with {', '.join(f'{verb}()' for verb in self.verbs)}, found {found}; "
+                             "name it: file.py:Class.")
+        return fits[0]
+
+
+@cache
+def _module_of(path: str, source: str) -> Any:
+    name = f"chamber_policy_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_loader(name, loader=None)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so its classes can be pickled and its dataclasses resolve
+    try:
+        exec(compile(source, path, "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[name]
+        raise CandidateError(f"{path} does not run: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _own_classes(module: Any) -> dict[str, type]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__}
+
+
+@dataclass(frozen=True)
+class NamedPolicy:
+    """Constructor of a built-in policy with parameters: ``Name(key=value, ...)`` as its repr writes it."""
+
+    module: str
+    text: str
+
+    def __call__(self) -> Any:
+        """Make a new policy."""
+        return _evaluate(ast.parse(self.text, mode="eval").body, importlib.import_module(self.module), self.text)
+
+
+def _evaluate(node: ast.expr, names: Any, text: str) -> Any:
+    if not isinstance(node, ast.Call):
+        try:
+            return ast.literal_eval(node)
+        except ValueError:
+            raise InputError(f"cannot read {ast.unparse(node)!r} in {text!r}; use Name(key=value) with plain values.") from None
+    if not isinstance(node.func, ast.Name) or node.func.id not in names.__all__:
+        raise InputError(f"{ast.unparse(node.func)!r} in {text!r} is not a name of {names.__name__}.")
+    args = [_evaluate(arg, names, text) for arg in node.args]
+    kwargs = {key.arg: _evaluate(key.value, names, text) for key in node.keywords if key.arg}
+    try:
+        return getattr(names, node.func.id)(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(f"{text!r}: {error}") from None
+
+
+def verbs_of(protocol: type) -> tuple[str, ...]:
+    """The methods a Protocol asks for."""
+    return tuple(name for name, value in vars(protocol).items() if inspect.isfunction(value) and not name.startswith("_"))
+
+
+def load_policy(study: Study, name: str) -> Callable[[], Any]:
+    """Return a picklable constructor for what the user named.
+
+    Parameters
+    ----------
+    study : Study
+    name : str
+        A built-in name, ``Name(key=value, ...)``, or ``path/to/file.py[:Class]``.
+
+    Raises
+    ------
+    InputError
+        If there is no such policy or file, or the class does not fit the study's Protocol.
+    """
+    builtin = study.policies()
+    if name in builtin:
+        return builtin[name]
+    path, _, class_name = name.partition(":")
+    if path.endswith(".py"):
+        file = Path(path)
+        if not file.is_file():
+            raise InputError(f"no policy file {path!r} here; give a path to an existing .py file.")
+        candidate = FilePolicy(path, file.read_text(encoding="utf-8"), class_name or None, verbs_of(study.protocol))
+        try:
+            candidate()
+        except CandidateError as error:
+            raise InputError(str(error)) from error
+        warnings.warn(f"{path} runs in this process with all your rights: there is no jail yet, so run only code you trust.",
+                      UserWarning, stacklevel=2)
+        return candidate
+    if name.endswith(")"):
+        try:
+            ast.parse(name, mode="eval")
+        except SyntaxError:
+            raise InputError(f"cannot read the policy {name!r}; use Name(key=value).") from None
+        made = NamedPolicy(type(study).__module__.rpartition(".")[0], name)
+        made().validate()
+        return made
+    raise unknown(f"{study.name} policy", name, builtin)

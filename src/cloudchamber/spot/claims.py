@@ -1,0 +1,5 @@
+"""The headline claims on spot scheduling, and how each is reproduced here."""
+
+from __future__ import annotations
+
+CLAIMS = ()

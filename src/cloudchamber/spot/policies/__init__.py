@@ -1,0 +1,1 @@
+"""Spot scheduling policies, one file per algorithm, baselines among them."""
