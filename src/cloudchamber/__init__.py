@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = ["Policy", "Results", "Study", "__version__", "clone", "load_study", "study"]
 
-_HOMES = {"study": "core.parallel", "load_study": "core.registry", "Policy": "core.policy", "clone": "core.policy",
-          "Study": "core.study", "Results": "core.results"}
+_HOMES = {
+    "study": "core.parallel",
+    "load_study": "core.registry",
+    "Policy": "core.policy",
+    "clone": "core.policy",
+    "Study": "core.study",
+    "Results": "core.results",
+}
 
 if TYPE_CHECKING:
     from .core.parallel import study

@@ -14,9 +14,15 @@ VERBS = {"run": "Run a policy on the real thing.", "serve": "Serve a module over
 
 def build(arguments: list[str]) -> typer.Typer:
     """Return the app; commands of modules are loaded only when their verb is asked for."""
-    app = typer.Typer(name="chamber", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                      help="The decisions inside AI infrastructure: studied on your trace, improved, run for real.")
-    app.callback()(_root)
+    app = typer.Typer(
+        name="chamber",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="The decisions inside AI infrastructure: studied on your trace, improved, run for real.",
+    )
+    app.callback(invoke_without_command=True)(_root)
     app.command("study")(studying.study)
     app.command("list")(listing.list_)
     app.command("claims")(claims.claims)

@@ -19,8 +19,18 @@ def list_(
     for study in [load_study(each) for each in ([name] if name else study_names())]:
         workloads = study.workloads()
         if json:
-            typer.echo(dumps({"study": study.name, "title": study.title, "policies": list(study.policies()), "workloads": list(workloads),
-                              "metrics": [metric.name for metric in study.metrics], "papers": list(study.papers)}))
+            typer.echo(
+                dumps(
+                    {
+                        "study": study.name,
+                        "title": study.title,
+                        "policies": list(study.policies()),
+                        "workloads": list(workloads),
+                        "metrics": [metric.name for metric in study.metrics],
+                        "papers": list(study.papers),
+                    }
+                )
+            )
             continue
         typer.echo(f"{study.name}: {study.title}")
         typer.echo(f"  policies   {', '.join(study.policies())}")

@@ -19,7 +19,9 @@ def study(
     policy: Annotated[list[str] | None, typer.Option(help="NAME, 'NAME(key=value)' or file.py:Class; repeatable. Default: all.")] = None,
     workload: Annotated[list[str] | None, typer.Option(help="Workload; repeatable. Default: all that are not optional.")] = None,
     trace: Annotated[list[Path] | None, typer.Option(help="Your own trace; repeatable.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the workloads; repeatable.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the workloads; repeatable.")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Trials per workload. Default: the workload's own number.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes; -1 uses every core. Results do not depend on it.")] = -1,
     backend: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
@@ -91,5 +93,3 @@ def _adjusted(subject: Study, workload: Workload, params: dict[str, str]) -> Wor
     changes = ",".join(f"{key}={value}" for key, value in params.items())
     changed: Any = subject.adjusted(workload, **params)
     return replace(changed, name=f"{workload.name}[{changes}]")  # type: ignore[no-any-return]
-
-

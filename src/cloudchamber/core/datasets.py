@@ -133,7 +133,9 @@ def fetch(dataset: Dataset) -> Path:
             dataset.convert(folders, made)
             wrong = check(dataset, made)
             if wrong:
-                raise DatasetUnavailable(f"dataset {dataset.name!r}: {wrong[0]} is not the expected file after conversion; its origin changed.")
+                raise DatasetUnavailable(
+                    f"dataset {dataset.name!r}: {wrong[0]} is not the expected file after conversion; its origin changed."
+                )
             shutil.rmtree(target, ignore_errors=True)
             made.rename(target)
     except DatasetUnavailable:
@@ -148,8 +150,7 @@ def fetch(dataset: Dataset) -> Path:
 
 def check(dataset: Dataset, folder: Path) -> list[str]:
     """Return the names of files that are missing or differ from their SHA-256."""
-    return [name for name, expected in dataset.sha256.items()
-            if not (folder / name).is_file() or _sha256(folder / name) != expected]
+    return [name for name, expected in dataset.sha256.items() if not (folder / name).is_file() or _sha256(folder / name) != expected]
 
 
 def _sha256(path: Path) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from .errors import MissingExtra
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def njit(function: F, **options: Any) -> F:
+def njit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """Compile a function on its first call.
 
     Raises

@@ -26,7 +26,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Examples
     --------
-    >>> class Price(Message):
+    >>> class Price(Message, frozen=True):
     ...     usd_h: np.ndarray
     >>> Price(np.array([1.0, 2.0])).usd_h.flags.writeable
     False
@@ -65,15 +65,21 @@ def _to_wire(value: Any) -> Any:
 
 
 def _plain(state: Any) -> Any:
-    """Bit-generator state with its 128-bit integers as text, since MessagePack stops at 64 bits."""
+    """Bit-generator state in plain values, its 128-bit integers as text, since MessagePack stops at 64 bits."""
     if isinstance(state, dict):
         return {key: _plain(item) for key, item in state.items()}
+    if isinstance(state, np.ndarray):
+        return {"array": state.tolist(), "dtype": state.dtype.str}
     return {"int": str(state)} if isinstance(state, int) else state
 
 
 def _unplain(state: Any) -> Any:
     if isinstance(state, dict):
-        return int(state["int"]) if set(state) == {"int"} else {key: _unplain(item) for key, item in state.items()}
+        if set(state) == {"int"}:
+            return int(state["int"])
+        if set(state) == {"array", "dtype"}:
+            return np.array(state["array"], dtype=np.dtype(state["dtype"]))
+        return {key: _unplain(item) for key, item in state.items()}
     return state
 
 
@@ -87,8 +93,13 @@ def _from_wire(kind: type, value: Any) -> Any:
         return array
     if kind is np.random.Generator:
         state = _unplain(value)
-        generators = {"PCG64": np.random.PCG64, "PCG64DXSM": np.random.PCG64DXSM, "MT19937": np.random.MT19937,
-                      "Philox": np.random.Philox, "SFC64": np.random.SFC64}
+        generators = {
+            "PCG64": np.random.PCG64,
+            "PCG64DXSM": np.random.PCG64DXSM,
+            "MT19937": np.random.MT19937,
+            "Philox": np.random.Philox,
+            "SFC64": np.random.SFC64,
+        }
         bits = generators[state["bit_generator"]]()
         bits.state = state
         return np.random.Generator(bits)
@@ -123,6 +134,6 @@ def decode(data: bytes, kind: type[T]) -> T:
         If the bytes are not a valid ``kind`` (wrong type, unknown or missing field).
     """
     try:
-        return _decoder(kind).decode(data)  # type: ignore[no-any-return]
+        return _decoder(kind).decode(data)  # type: ignore[arg-type, no-any-return]
     except (msgspec.ValidationError, msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"not a valid {getattr(kind, '__name__', kind)}: {error}") from None

@@ -7,6 +7,7 @@ depends only on its arguments; the order of completion is forgotten.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 from .errors import CandidateError, InputError, MissingExtra, unknown
 from .outcome import Outcome, judged
+from .policy import is_clairvoyant
 from .registry import load_policy, load_study
 from .results import Results, Trial
 from .study import Study, Workload
@@ -21,8 +23,16 @@ from .study import Study, Workload
 Backend = Literal["local", "ray"]
 
 
-def study(name: str | Study, policies: Sequence[str | type | Any] | None = None, workloads: Sequence[str | Workload] | None = None,
-          seeds: int | None = None, *, n_jobs: int = 1, backend: Backend = "local", progress: bool = False) -> Results:
+def study(
+    name: str | Study,
+    policies: Sequence[str | type | Any] | None = None,
+    workloads: Sequence[str | Workload] | None = None,
+    seeds: int | None = None,
+    *,
+    n_jobs: int = 1,
+    backend: Backend = "local",
+    progress: bool = False,
+) -> Results:
     """Run a study and return its results.
 
     Parameters
@@ -67,9 +77,12 @@ def study(name: str | Study, policies: Sequence[str | type | Any] | None = None,
     for (workload, seed), trials in _progress(_run(subject, makers, tasks, n_jobs, backend), len(tasks), subject.name, progress):
         done[workload, seed] = trials
     order = {policy: i for i, policy in enumerate(makers)}
-    trials = sorted((trial for workload, seed in tasks for trial in done[workload.name, seed]),
-                    key=lambda trial: (next(i for i, w in enumerate(chosen) if w.name == trial.workload), order[trial.policy], trial.seed))
-    return Results(subject, tuple(trials), notes=notes)
+    trials = sorted(
+        (trial for workload, seed in tasks for trial in done[workload.name, seed]),
+        key=lambda trial: (next(i for i, w in enumerate(chosen) if w.name == trial.workload), order[trial.policy], trial.seed),
+    )
+    seers = frozenset(label for label, make in makers.items() if is_clairvoyant(make()))
+    return Results(subject, tuple(trials), {workload.name: workload for workload in chosen}, seers, notes=notes)
 
 
 def _makers(subject: Study, policies: Sequence[Any] | None) -> Mapping[str, Callable[[], Any]]:
@@ -112,8 +125,9 @@ def _workloads(subject: Study, workloads: Sequence[str | Workload] | None) -> li
         if isinstance(each, str):
             if each not in known:
                 raise unknown(f"{subject.name} workload", each, known)
-            each = known[each]
-        chosen.append(each)
+            chosen.append(known[each])
+        else:
+            chosen.append(each)
     if not chosen or len({each.name for each in chosen}) < len(chosen):
         raise InputError("give at least one workload, and none twice.")
     return chosen
@@ -134,8 +148,9 @@ def run_task(subject: Study, makers: Mapping[str, Callable[[], Any]], workload: 
     return (workload.name, seed), trials
 
 
-def _run(subject: Study, makers: Mapping[str, Callable[[], Any]], tasks: list[tuple[Workload, int]], n_jobs: int,
-         backend: Backend) -> Iterator[tuple[tuple[str, int], list[Trial]]]:
+def _run(
+    subject: Study, makers: Mapping[str, Callable[[], Any]], tasks: list[tuple[Workload, int]], n_jobs: int, backend: Backend
+) -> Iterator[tuple[tuple[str, int], list[Trial]]]:
     if backend not in ("local", "ray"):
         raise InputError(f"backend must be 'local' or 'ray', got {backend!r}.")
     if backend == "local" and (n_jobs == 1 or len(tasks) == 1):
@@ -145,7 +160,9 @@ def _run(subject: Study, makers: Mapping[str, Callable[[], Any]], tasks: list[tu
 
     with _joblib_backend(backend):
         jobs = (joblib.delayed(run_task)(subject, makers, *task) for task in tasks)
-        pool = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
+        # Ray's joblib backend hands everything back at the end
+        returns = "list" if backend == "ray" else "generator_unordered"
+        pool = joblib.Parallel(n_jobs=n_jobs, return_as=returns, batch_size=1)
         yield from pool(jobs)
 
 
@@ -163,8 +180,8 @@ def _joblib_backend(backend: Backend) -> Iterator[None]:
 
     is_ours = not ray.is_initialized()
     if is_ours:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
-    register_ray()
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    register_ray()  # type: ignore[no-untyped-call]
     try:
         with joblib.parallel_config(backend="ray"):
             yield

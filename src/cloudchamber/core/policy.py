@@ -10,7 +10,6 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar, Self, TypeVar
 
 from .errors import InputError
@@ -27,6 +26,7 @@ class Real:
     strict: bool = False
 
     def holds(self, value: object) -> bool:
+        """Whether a value is allowed."""
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             return False
         return (self.low < value if self.strict else self.low <= value) and value <= self.high
@@ -43,6 +43,7 @@ class Integer:
     high: float = math.inf
 
     def holds(self, value: object) -> bool:
+        """Whether a value is allowed."""
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def __str__(self) -> str:
@@ -56,6 +57,7 @@ class Choice:
         self.values = values
 
     def holds(self, value: object) -> bool:
+        """Whether a value is allowed."""
         return any(value is each or (type(value) is type(each) and value == each) for each in self.values)
 
     def __str__(self) -> str:
@@ -67,6 +69,7 @@ class Text:
     """A non-empty string."""
 
     def holds(self, value: object) -> bool:
+        """Whether a value is allowed."""
         return isinstance(value, str) and bool(value)
 
     def __str__(self) -> str:
@@ -80,6 +83,7 @@ class Instance:
         self.classes = classes
 
     def holds(self, value: object) -> bool:
+        """Whether a value is allowed."""
         return isinstance(value, self.classes)
 
     def __str__(self) -> str:
@@ -93,6 +97,7 @@ class Optional:
     inner: Any
 
     def holds(self, value: object) -> bool:
+        """Whether a value is allowed."""
         return value is None or self.inner.holds(value)
 
     def __str__(self) -> str:
@@ -175,10 +180,11 @@ class Policy(Parameters):
         self.rng_ = rng
 
 
-@cache
 def _defaults(cls: type) -> dict[str, Any]:
     signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-    return {name: p.default for name, p in signature.parameters.items() if name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    return {
+        name: p.default for name, p in signature.parameters.items() if name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
 
 
 def clone(policy: P) -> P:
@@ -187,13 +193,22 @@ def clone(policy: P) -> P:
     return type(policy)(**params)
 
 
+def is_clairvoyant(policy: object) -> bool:
+    """Whether a policy may be shown the future: it asks for it, and its class is the package's own."""
+    return bool(getattr(policy, "clairvoyant", False)) and type(policy).__module__.startswith("cloudchamber.")
+
+
 def policy_classes(base: type = Policy, package: str = "cloudchamber.") -> Iterable[type]:
     """Yield every imported policy class of the package, in order of its name (for the contract test)."""
-    found, queue = set(), [base]
+    found: set[type] = set()
+    queue: list[type] = [base]
     while queue:
+        child: type
         for child in queue.pop().__subclasses__():
             if child not in found:
                 found.add(child)
                 queue.append(child)
-    return sorted((each for each in found if each.__module__.startswith(package) and not each.__name__.startswith("_")),
-                  key=lambda each: each.__qualname__)
+    return sorted(
+        (each for each in found if each.__module__.startswith(package) and not each.__name__.startswith("_")),
+        key=lambda each: each.__qualname__,
+    )

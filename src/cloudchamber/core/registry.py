@@ -115,8 +115,10 @@ class FilePolicy:
         fits = [cls for cls in _own_classes(module).values() if all(callable(getattr(cls, verb, None)) for verb in self.verbs)]
         if len(fits) != 1:
             found = ", ".join(cls.__name__ for cls in fits) or "none"
-            raise InputError(f"{self.path}: expected one class with {', '.join(f'{verb}()' for verb in self.verbs)}, found {found}; "
-                             "name it: file.py:Class.")
+            raise InputError(
+                f"{self.path}: expected one class with {', '.join(f'{verb}()' for verb in self.verbs)}, found {found}; "
+                "name it: file.py:Class."
+            )
         return fits[0]
 
 
@@ -199,8 +201,11 @@ def load_policy(study: Study, name: str) -> Callable[[], Any]:
             candidate()
         except CandidateError as error:
             raise InputError(str(error)) from error
-        warnings.warn(f"{path} runs in this process with all your rights: there is no jail yet, so run only code you trust.",
-                      UserWarning, stacklevel=2)
+        warnings.warn(
+            f"{path} runs in this process with all your rights: there is no jail yet, so run only code you trust.",
+            UserWarning,
+            stacklevel=2,
+        )
         return candidate
     if name.endswith(")"):
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from .outcome import Bound, Metric, Outcome, ratio
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .study import Study
+    from .study import Study, Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +68,9 @@ class Table:
         numeric = [all(_is_numeric(row[i]) for row in self.rows) for i in range(len(self.columns))]
 
         def text(line: Sequence[str]) -> str:
-            return "  ".join(cell.rjust(w) if right else cell.ljust(w)
-                             for cell, w, right in zip(line, widths, numeric, strict=True)).rstrip()
+            return "  ".join(
+                cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(line, widths, numeric, strict=True)
+            ).rstrip()
 
         body = "\n".join(text(row) for row in self.rows)
         head = f"{self.title}\n" if self.title else ""
@@ -100,6 +101,9 @@ class Results:
     ----------
     study : Study
     trials : tuple of Trial
+    workloads : mapping of str to Workload
+    clairvoyant : frozenset of str
+        Policies that were shown the future: a yardstick, not a choice.
     command : tuple of str
         What reproduces it.
     notes : tuple of str
@@ -108,13 +112,10 @@ class Results:
 
     study: Study
     trials: tuple[Trial, ...]
+    workloads: Mapping[str, Workload]
+    clairvoyant: frozenset[str] = frozenset()
     command: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
-
-    @property
-    def workloads(self) -> list[str]:
-        """Names of the workloads, in order."""
-        return list(dict.fromkeys(trial.workload for trial in self.trials))
 
     @property
     def policies(self) -> list[str]:
@@ -127,13 +128,17 @@ class Results:
 
     def summary(self) -> list[Row]:
         """One row per workload and policy."""
-        return [_summarise(self.of(workload, policy), self.study.objective)
-                for workload in self.workloads for policy in self.policies if self.of(workload, policy)]
+        return [
+            _summarise(self.of(workload, policy), self.study.objective)
+            for workload in self.workloads
+            for policy in self.policies
+            if self.of(workload, policy)
+        ]
 
     def table(self) -> Table:
         """Mean objective, its ratio to the bound, and the worst single trial, per workload and policy."""
         metric = self.study.objective
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for workload in self.workloads:
             trials = {trial.seed: trial for trial in self.of(workload)}
             bounds = [trial.bound for trial in trials.values() if trial.bound is not None]
@@ -158,10 +163,16 @@ class Results:
         for trial in self.trials:
             void = trial.outcome.is_void
             yield {
-                "study": self.study.name, "workload": trial.workload, "policy": trial.policy, "seed": trial.seed,
+                "study": self.study.name,
+                "workload": trial.workload,
+                "policy": trial.policy,
+                "seed": trial.seed,
                 **{metric.name: None if void else trial.outcome.metrics[metric.name] for metric in self.study.metrics},
-                "bound": trial.bound.value if trial.bound else None, "ratio": trial.ratio(self.study.objective),
-                "void": "; ".join(trial.outcome.violations) or None, "generated": trial.is_generated, "evidence": self.study.evidence,
+                "bound": trial.bound.value if trial.bound else None,
+                "ratio": trial.ratio(self.study.objective),
+                "void": "; ".join(trial.outcome.violations) or None,
+                "generated": trial.is_generated,
+                "evidence": self.study.evidence,
             }
 
     def to_json(self) -> str:
@@ -195,13 +206,24 @@ def _summarise(trials: Sequence[Trial], metric: Metric) -> Row:
     first = trials[0]
     void = [trial for trial in trials if trial.outcome.is_void]
     if void:
-        return Row(first.workload, first.policy, None, None, None, len(void), len(trials), void[0].outcome.violations[0], first.is_generated)
+        return Row(
+            first.workload, first.policy, None, None, None, len(void), len(trials), void[0].outcome.violations[0], first.is_generated
+        )
     values = [trial.outcome.metrics[metric.name] for trial in trials]
     bounds = [trial.bound.value for trial in trials if trial.bound is not None]
     total = ratio(math.fsum(values), math.fsum(bounds), metric.direction) if len(bounds) == len(trials) else None
     own = [each for trial in trials if (each := trial.ratio(metric)) is not None]
-    return Row(first.workload, first.policy, math.fsum(values) / len(values), total, max(own) if len(own) == len(trials) else None,
-               0, len(trials), "", first.is_generated)
+    return Row(
+        first.workload,
+        first.policy,
+        math.fsum(values) / len(values),
+        total,
+        max(own) if len(own) == len(trials) else None,
+        0,
+        len(trials),
+        "",
+        first.is_generated,
+    )
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -135,5 +135,3 @@ def rng_of(study: str, workload: str, seed: int) -> np.random.Generator:
 def start_of(seed: int, usable: int) -> int:
     """Start tick of a seed on a real trace: the fraction (seed + 1/2) * 0.618... mod 1 of the usable ticks."""
     return int(((seed + 0.5) * GOLDEN) % 1.0 * usable)
-
-

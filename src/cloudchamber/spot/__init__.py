@@ -2,9 +2,10 @@
 
 The problem
 -----------
-A checkpointing job needs P hours of compute before a deadline T. Spot capacity is a fraction of the on-demand price, but comes
+A checkpointing job needs P hours of compute before a deadline T. Spot capacity has a fraction of the on-demand price, but comes
 and goes, differently in every zone; every launch pays a cold start, every move between regions pays egress. A
-:class:`SpotPolicy` decides where to run; the deadline guard, part of the world and not of the policy, sees to it that the job is never late.
+:class:`SpotPolicy` decides where to run; the deadline guard, part of the world and not of the policy, sees to it that
+the job is never late.
 
 >>> from cloudchamber import study
 >>> results = study("spot", policies=["SkyNomad", "UniformProgressSwitch", "OnDemandOnly"], workloads=["smoke"])
@@ -25,12 +26,17 @@ _HOMES = {
     "guard": ("DeadlineGuard",),
     "market": ("Market", "Ticks"),
     "simulator": ("Run", "Simulator"),
-    "optimum": ("Optimum", "optimum"),
+    "optimum": ("Optimum", "offline_optimum"),
     "policies.lifetime": ("Lifetime", "NelsonAalen", "Oracle"),
     "policies.greedy": ("GreedyMulti", "GreedySpot"),
     "policies.on_demand_only": ("OnDemandOnly",),
     "policies.skynomad": ("SkyNomad",),
-    "policies.uniform_progress": ("UniformProgress", "UniformProgressAvailability", "UniformProgressAvailabilityPerPrice", "UniformProgressSwitch"),
+    "policies.uniform_progress": (
+        "UniformProgress",
+        "UniformProgressAvailability",
+        "UniformProgressAvailabilityPerPrice",
+        "UniformProgressSwitch",
+    ),
     "workloads": ("SpotWorkload",),
     "study": ("SpotStudy",),
     "traces": ("read_user_trace",),

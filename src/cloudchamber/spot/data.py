@@ -47,10 +47,16 @@ def _write_h100(data: Path, target: Path) -> None:
             zone = name.split("/")[1].split("_")[0]
             prices = json.loads((data / f"spot_price_cache/gcp/{region_of(zone)}_a3-highgpu-8g.json").read_text())
             gap, start = content["metadata"]["gap_seconds"], content["metadata"]["start_time"]
-            zones[zone] = {"available": "".join("0" if preempted else "1" for preempted in content["data"]),  # the artifact writes 1 = preempted
-                           "spot_price": prices["price"], "on_demand_price": prices["on_demand_price"]}
-    target.write_text(json.dumps({"gap_seconds": gap, "convention": "1 = at least one of 16 requested instances launched",
-                                  "zones": zones, "start_time": start}))
+            zones[zone] = {
+                "available": "".join("0" if preempted else "1" for preempted in content["data"]),  # the artifact writes 1 = preempted
+                "spot_price": prices["price"],
+                "on_demand_price": prices["on_demand_price"],
+            }
+    target.write_text(
+        json.dumps(
+            {"gap_seconds": gap, "convention": "1 = at least one of 16 requested instances launched", "zones": zones, "start_time": start}
+        )
+    )
 
 
 def _write_counts(runs: Path, target: Path) -> None:
@@ -66,8 +72,17 @@ def _write_counts(runs: Path, target: Path) -> None:
 def _write_prices(source: Path, target: Path) -> None:
     prices = json.loads(source.read_text())
     points = {name.split("_")[0]: [[i, x] for i, x in enumerate(row) if i == 0 or x != row[i - 1]] for name, row in prices.items()}
-    target.write_text(json.dumps({"gap_seconds": 195, "ticks": len(next(iter(prices.values()))), "on_demand_price": 3.06,
-                                  "note": "[tick,price] change points; see SOURCE", "prices": points}))
+    target.write_text(
+        json.dumps(
+            {
+                "gap_seconds": 195,
+                "ticks": len(next(iter(prices.values()))),
+                "on_demand_price": 3.06,
+                "note": "[tick,price] change points; see SOURCE",
+                "prices": points,
+            }
+        )
+    )
 
 
 def _hashes() -> dict[str, str]:
@@ -79,12 +94,21 @@ def _hashes() -> dict[str, str]:
 def spot_dataset() -> Dataset:
     """The declared dataset ``spot``."""
     return Dataset(
-        name="spot", title="Spot availability and prices of AWS and GCP, 2022 to 2025",
+        name="spot",
+        title="Spot availability and prices of AWS and GCP, 2022 to 2025",
         sources=(
-            Source(f"https://github.com/skypilot-org/spot-traces/archive/{_TRACES}.tar.gz", _TRACES, "no licence file (skypilot-org/spot-traces)"),
-            Source(f"https://github.com/andylizf/skynomad-artifact/archive/{_ARTIFACT}.tar.gz", _ARTIFACT, "Apache-2.0 (skynomad-artifact)"),
+            Source(
+                f"https://github.com/skypilot-org/spot-traces/archive/{_TRACES}.tar.gz",
+                _TRACES,
+                "no licence file (skypilot-org/spot-traces)",
+            ),
+            Source(
+                f"https://github.com/andylizf/skynomad-artifact/archive/{_ARTIFACT}.tar.gz", _ARTIFACT, "Apache-2.0 (skynomad-artifact)"
+            ),
         ),
-        convert=_convert, sha256=_hashes(), size_bytes=2_193_231,
+        convert=_convert,
+        sha256=_hashes(),
+        size_bytes=2_193_231,
     )
 
 
@@ -136,7 +160,7 @@ def aws_v100(folder: Path) -> Market:
 
 
 def public_traces(folder: Path, where: str, kind: str, *, gang: int, spot_usd_h: float, on_demand_usd_h: float) -> Market:
-    """One folder of the public traces, zones of one instance kind. Prices are per instance, where the files have none, and times ``gang``."""
+    """One folder of the public traces, zones of one instance kind; prices are per instance, for zones that have none."""
     files = sorted((folder / where).glob(f"*_{kind}.json"))
     if not files:
         raise DatasetUnavailable(f"{where} has no trace of {kind} below {folder}.")

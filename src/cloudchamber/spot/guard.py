@@ -12,6 +12,7 @@ A warm spot instance may always be kept: while it works, its slack does not shri
 
 from __future__ import annotations
 
+import math
 import traceback
 from typing import Any
 
@@ -55,7 +56,8 @@ class DeadlineGuard:
         decision = checked(_call(self.policy.decide, obs), len(spec.zones))
         can_spot = slack_s >= 2 * spec.job.cold_start_s + tick_s - 1e-9
         prefs = tuple([each for each in decision.prefs if _permitted(each, obs, can_spot, can_wait)])
-        until_s = self._limit_s(obs, decision.until_s, slack_s, can_spot)
+        shrinks = obs.mode == "idle" or obs.cold_s > 0 or IDLE in prefs
+        until_s = self._limit_s(obs, decision.until_s, slack_s if shrinks else FOREVER, can_spot)
         return Decision(prefs or (KEEP,), decision.probes, until_s)
 
     def _slack_s(self, obs: SpotObs) -> float:
@@ -63,13 +65,11 @@ class DeadlineGuard:
         return (job.deadline_s - obs.time_s) - (job.work_s - obs.progress_s)
 
     def _limit_s(self, obs: SpotObs, until_s: float | None, slack_s: float, can_spot: bool) -> float:
-        """The order ends before slack, which shrinks while idle or cold, changes what is allowed."""
+        """End the order before slack, where it shrinks, changes what is allowed."""
         tick_s, cold_start_s = self.spec.tick_s, self.spec.job.cold_start_s
-        wanted = obs.time_s + tick_s if until_s is None else until_s
-        floor_s = 2 * cold_start_s if can_spot else cold_start_s
-        if obs.mode == "idle" or obs.cold_s > 0:
-            return max(min(wanted, obs.time_s + slack_s - floor_s), obs.time_s + tick_s)
-        return max(wanted, obs.time_s + tick_s)
+        wanted_s = obs.time_s + tick_s if until_s is None else until_s
+        spare_s = slack_s - (2 * cold_start_s if can_spot else cold_start_s)
+        return max(min(wanted_s, obs.time_s + spare_s), obs.time_s + tick_s)
 
     def _commit(self, obs: SpotObs) -> Decision:
         """The cheapest on-demand instance, to the end."""
@@ -114,7 +114,7 @@ def checked(decision: Any, zones: int) -> Decision:
     for zone in decision.probes:
         _check_zone(zone, zones)
     until_s = decision.until_s
-    if until_s is not None and (not isinstance(until_s, (int, float)) or until_s != until_s):
+    if until_s is not None and (not isinstance(until_s, (int, float)) or math.isnan(until_s)):
         raise CandidateError(f"Decision.until_s must be seconds or None, got {until_s!r}.")
     return decision
 

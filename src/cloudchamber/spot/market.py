@@ -54,13 +54,18 @@ class Market:
                 f"availability {self.available.shape} and prices {self.spot_usd_h.shape} must both be (ticks, {len(names)}); "
                 "give every zone as many prices as availability samples."
             )
-        for what, values in (("spot price", self.spot_usd_h), ("egress price", self.egress_usd_gb),
-                             ("on-demand price", np.array([zone.on_demand_usd_h for zone in self.zones]))):
+        for what, values in (
+            ("spot price", self.spot_usd_h),
+            ("egress price", self.egress_usd_gb),
+            ("on-demand price", np.array([zone.on_demand_usd_h for zone in self.zones])),
+        ):
             bad = ~np.isfinite(values) | (values < 0)
             if bad.any():
                 where = np.argwhere(bad)[0]
-                raise InputError(f"{what} {values[tuple(where)]} in zone {names[where[-1]]!r}, row {where[0]}: prices must be "
-                                 "finite and not negative; fill or drop that sample.")
+                raise InputError(
+                    f"{what} {values[tuple(where)]} in zone {names[where[-1]]!r}, row {where[0]}: prices must be "
+                    "finite and not negative; fill or drop that sample."
+                )
         for name in ("available", "spot_usd_h", "egress_usd_gb"):
             view = getattr(self, name).view()
             view.flags.writeable = False
@@ -95,8 +100,13 @@ class Market:
         if missing:
             raise InputError(f"no zone {missing[0]!r} in this market; it has {', '.join(have)}.")
         index = [have.index(name) for name in names]
-        return replace(self, zones=tuple(self.zones[i] for i in index), available=self.available[:, index],
-                       spot_usd_h=self.spot_usd_h[:, index], egress_usd_gb=self.egress_usd_gb[np.ix_(index, index)])
+        return replace(
+            self,
+            zones=tuple(self.zones[i] for i in index),
+            available=self.available[:, index],
+            spot_usd_h=self.spot_usd_h[:, index],
+            egress_usd_gb=self.egress_usd_gb[np.ix_(index, index)],
+        )
 
     def window(self, start: int, ticks: int) -> Market:
         """Return ``ticks`` rows from ``start`` on.
@@ -118,8 +128,12 @@ class Market:
         """Return the same market with every row repeated ``factor`` times."""
         if factor == 1:
             return self
-        return replace(self, tick_s=self.tick_s / factor, available=np.repeat(self.available, factor, axis=0),
-                       spot_usd_h=np.repeat(self.spot_usd_h, factor, axis=0))
+        return replace(
+            self,
+            tick_s=self.tick_s / factor,
+            available=np.repeat(self.available, factor, axis=0),
+            spot_usd_h=np.repeat(self.spot_usd_h, factor, axis=0),
+        )
 
 
 @dataclass(frozen=True)
@@ -149,8 +163,10 @@ class Ticks:
             )
         ticks = cls(math.ceil(work - 1e-9), math.floor(deadline + 1e-9), math.ceil(cold - 1e-9))
         if ticks.deadline < ticks.work + ticks.cold_start:
-            raise InputError(f"in whole ticks of {tick_s:g} s the job needs {ticks.work} + {ticks.cold_start} of them but has only "
-                             f"{ticks.deadline} before its deadline; use a finer tick or a later deadline.")
+            raise InputError(
+                f"in whole ticks of {tick_s:g} s the job needs {ticks.work} + {ticks.cold_start} of them but has only "
+                f"{ticks.deadline} before its deadline; use a finer tick or a later deadline."
+            )
         return ticks
 
     def job(self, tick_s: float, checkpoint_gb: float) -> Job:

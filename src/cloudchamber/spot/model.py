@@ -15,7 +15,7 @@ State = Literal["idle", "spot", "on_demand"]
 Hours = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class Job(Message):
+class Job(Message, frozen=True):
     """A checkpointing batch job with a deadline.
 
     Parameters
@@ -53,7 +53,7 @@ class Job(Message):
             )
 
 
-class Zone(Message):
+class Zone(Message, frozen=True):
     """A place where instances run: its name, the region it shares checkpoints with, its on-demand price."""
 
     name: str
@@ -61,7 +61,7 @@ class Zone(Message):
     on_demand_usd_h: float
 
 
-class SpotSpec(Message):
+class SpotSpec(Message, frozen=True):
     """What a policy knows before the trial: the job and the market's static facts, never the trace.
 
     Parameters
@@ -92,14 +92,14 @@ class SpotSpec(Message):
         return np.array([zone.on_demand_usd_h for zone in self.zones])
 
 
-class Future(Message):
+class Future(Message, frozen=True):
     """The market of the trial, tick by tick: spot availability (bool) and price (USD/h), both of shape (ticks, zones)."""
 
     available: np.ndarray
     spot_usd_h: np.ndarray
 
 
-class Try(Message):
+class Try(Message, frozen=True):
     """What became of the last attempt to launch in a zone: granted or refused, and when."""
 
     zone: int
@@ -108,7 +108,7 @@ class Try(Message):
     time_s: float
 
 
-class Probe(Message):
+class Probe(Message, frozen=True):
     """What a probe found: whether a spot instance could have been launched, and when."""
 
     zone: int
@@ -116,7 +116,7 @@ class Probe(Message):
     time_s: float
 
 
-class SpotObs(Message):
+class SpotObs(Message, frozen=True):
     """What a policy sees when it is asked.
 
     Parameters
@@ -152,22 +152,22 @@ class SpotObs(Message):
     probes: tuple[Probe, ...] = ()
 
 
-class Launch(Message, tag="launch"):
+class Launch(Message, frozen=True, tag="launch"):
     """Start an instance in a zone and, once it is granted, release the present one. Launching what already runs keeps it."""
 
     zone: int
     mode: Mode
 
 
-class Keep(Message, tag="keep"):
+class Keep(Message, frozen=True, tag="keep"):
     """Leave everything as it is."""
 
 
-class Idle(Message, tag="idle"):
+class Idle(Message, frozen=True, tag="idle"):
     """Release the present instance and wait."""
 
 
-class Decision(Message):
+class Decision(Message, frozen=True):
     """A standing order.
 
     Parameters

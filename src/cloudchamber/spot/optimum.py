@@ -121,7 +121,7 @@ def _backward(spot_usd, cold_usd, region, on_demand_usd, egress_usd, work, cold,
     return best_first, first_tick
 
 
-def optimum(market: Market, job: Ticks, *, checkpoint_gb: float = 0.0) -> Optimum:
+def offline_optimum(market: Market, job: Ticks, *, checkpoint_gb: float = 0.0) -> Optimum:
     """Return the cheapest schedule that finishes the job in the market's first ``job.deadline`` ticks.
 
     Takes O(ticks * work * (zones + regions^2)) time; a quarter of a second for 8 zones, 2,400 ticks, 1,200 ticks of work.
@@ -155,14 +155,15 @@ def _cold_cost(spot_usd: np.ndarray, cold: int) -> np.ndarray:
     total = np.zeros((ticks, zones))
     for k in range(cold):
         total[: ticks - k] += spot_usd[k:]
-        total[ticks - k:] = np.inf
+        total[ticks - k :] = np.inf
     if cold == 0:
         total[~np.isfinite(spot_usd)] = np.inf
     return total
 
 
-def _forward(choices: np.ndarray, first: int, region: np.ndarray, regions: int, zones: int, on_demand_zone: np.ndarray,
-             job: Ticks) -> tuple[np.ndarray, np.ndarray]:
+def _forward(
+    choices: np.ndarray, first: int, region: np.ndarray, regions: int, zones: int, on_demand_zone: np.ndarray, job: Ticks
+) -> tuple[np.ndarray, np.ndarray]:
     """Walk the choices from the first launch and write down what ran where."""
     state = np.zeros(job.deadline, dtype=np.int8)
     zone = np.full(job.deadline, -1, dtype=np.int16)
@@ -173,7 +174,7 @@ def _forward(choices: np.ndarray, first: int, region: np.ndarray, regions: int, 
 
     def launch(choice: int, t: int) -> tuple[int, int]:
         at = warm + choice - 1
-        state[t:t + job.cold_start], zone[t:t + job.cold_start] = where(at)
+        state[t : t + job.cold_start], zone[t : t + job.cold_start] = where(at)
         return at, t + job.cold_start
 
     at, t = launch(int(choices[first, 2 * regions + zones, 0]), t)

@@ -28,7 +28,6 @@ _ASK, _PREEMPTED, _DONE, _LATE = 0, 1, 2, 3
 _T, _STATE, _ZONE, _COLD, _DONE_TICKS, _LOCATION, _LAUNCHES, _PREEMPTIONS, _MIGRATIONS, _FAILED = range(10)
 
 
-
 @dataclass(frozen=True, eq=False)
 class Run:
     """One finished simulation.
@@ -62,8 +61,24 @@ class Run:
 
 
 @njit
-def _advance(available, spot_usd, on_demand_usd, egress_usd, next_change, order, until, work, cold_start,
-             state, ledger, tries, log_state, log_zone, log_progress, log_cost):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _advance(  # type: ignore[no-untyped-def]
+    available,
+    spot_usd,
+    on_demand_usd,
+    egress_usd,
+    next_change,
+    order,
+    until,
+    work,
+    cold_start,
+    state,
+    ledger,
+    tries,
+    log_state,
+    log_zone,
+    log_progress,
+    log_cost,
+):  # pragma: no cover
     """Carry out one standing order until something happens; return what."""
     ticks = available.shape[0]
     start = state[_T]
@@ -152,8 +167,13 @@ class Simulator:
         self._egress_usd = market.egress_usd_gb * checkpoint_gb
         self._probe_usd = self._prices_usd_h * (probe_s / 3600)
         self._next_change = next_price_change(self._spot_usd)
-        self.spec = SpotSpec(job=job.job(market.tick_s, checkpoint_gb), zones=market.zones, egress_usd=self._egress_usd,
-                             tick_s=market.tick_s, probe_s=probe_s)
+        self.spec = SpotSpec(
+            job=job.job(market.tick_s, checkpoint_gb),
+            zones=market.zones,
+            egress_usd=self._egress_usd,
+            tick_s=market.tick_s,
+            probe_s=probe_s,
+        )
 
     def run(self, policy: SpotPolicy, rng: np.random.Generator, *, show_future: bool = False) -> Run:
         """Run a policy to the end of the job or the deadline, under the deadline guard.
@@ -165,8 +185,14 @@ class Simulator:
         """
         spec = self.spec
         if show_future:
-            spec = SpotSpec(job=spec.job, zones=spec.zones, egress_usd=spec.egress_usd, tick_s=spec.tick_s, probe_s=spec.probe_s,
-                            future=Future(self._available, self._prices_usd_h))
+            spec = SpotSpec(
+                job=spec.job,
+                zones=spec.zones,
+                egress_usd=spec.egress_usd,
+                tick_s=spec.tick_s,
+                probe_s=spec.probe_s,
+                future=Future(self._available, self._prices_usd_h),
+            )
         guard = DeadlineGuard(policy)
         guard.reset(spec, rng)
         return _Trial(self, guard).finish()
@@ -198,9 +224,24 @@ class _Trial:
             asked_at = int(state[_T])
             probes = self._probe(decision.probes)
             held = int(state[_ZONE])
-            event = _advance(world._available, world._spot_usd, world._on_demand_usd, world._egress_usd, world._next_change,
-                             _order(decision), self._until(decision), world.job.work, world.job.cold_start, state, self.ledger,
-                             self.tries, self.log_state, self.log_zone, self.log_progress, self.log_cost)
+            event = _advance(
+                world._available,
+                world._spot_usd,
+                world._on_demand_usd,
+                world._egress_usd,
+                world._next_change,
+                _order(decision),
+                self._until(decision),
+                world.job.work,
+                world.job.cold_start,
+                state,
+                self.ledger,
+                self.tries,
+                self.log_state,
+                self.log_zone,
+                self.log_progress,
+                self.log_cost,
+            )
             preempted = (held if state[_T] == 0 else int(self.log_zone[state[_T] - 1])) if event == _PREEMPTED else None
         return self._result(event == _DONE)
 
@@ -224,30 +265,55 @@ class _Trial:
     def _observe(self, preempted: int | None, probes: tuple[Probe, ...], asked_at: int) -> SpotObs:
         t, code, zone, cold, done, location = self.state[:6].tolist()
         tick_s = self.world.market.tick_s
-        return SpotObs(t * tick_s, done * tick_s, STATES[code], zone if zone >= 0 else None, location if location >= 0 else None,
-                       cold * tick_s, self.world._prices_usd_h[t], preempted, self._tries_since(asked_at, tick_s), probes)
+        return SpotObs(
+            t * tick_s,
+            done * tick_s,
+            STATES[code],
+            zone if zone >= 0 else None,
+            location if location >= 0 else None,
+            cold * tick_s,
+            self.world._prices_usd_h[t],
+            preempted,
+            self._tries_since(asked_at, tick_s),
+            probes,
+        )
 
     def _tries_since(self, asked_at: int, tick_s: float) -> tuple[Try, ...]:
         recent = self.tries[:, :, 0] >= asked_at
         if not recent.any():
             return ()
-        found = tuple([Try(zone, _MODES[mode], bool(self.tries[zone, mode, 1]), float(self.tries[zone, mode, 0] * tick_s))
-                       for zone, mode in np.argwhere(recent).tolist()])
+        found = tuple(
+            [
+                Try(zone, _MODES[mode], bool(self.tries[zone, mode, 1]), float(self.tries[zone, mode, 0] * tick_s))
+                for zone, mode in np.argwhere(recent).tolist()
+            ]
+        )
         self.tries[:, :, 0] = -1
         return found
 
     def _result(self, is_finished: bool) -> Run:
         end = int(self.state[_T])
         launches, preemptions, migrations, failed = self.state[_LAUNCHES:].tolist()
-        return Run(spent_usd=dict(zip(LEDGER, self.ledger.tolist(), strict=True)), state=self.log_state[:end], zone=self.log_zone[:end],
-                   progress=self.log_progress[: end + 1], cost_usd=self.log_cost[: end + 1], launches=launches,
-                   preemptions=preemptions, migrations=migrations, failed_launches=failed, questions=self.questions,
-                   is_finished=is_finished)
+        return Run(
+            spent_usd=dict(zip(LEDGER, self.ledger.tolist(), strict=True)),
+            state=self.log_state[:end],
+            zone=self.log_zone[:end],
+            progress=self.log_progress[: end + 1],
+            cost_usd=self.log_cost[: end + 1],
+            launches=launches,
+            preemptions=preemptions,
+            migrations=migrations,
+            failed_launches=failed,
+            questions=self.questions,
+            is_finished=is_finished,
+        )
 
 
 def _order(decision: Decision) -> np.ndarray:
-    kinds = [_KEEP if isinstance(pref, Keep) else pref.zone * 2 + (pref.mode == "on_demand") if isinstance(pref, Launch) else _RELEASE
-             for pref in decision.prefs]
+    kinds = [
+        _KEEP if isinstance(pref, Keep) else pref.zone * 2 + (pref.mode == "on_demand") if isinstance(pref, Launch) else _RELEASE
+        for pref in decision.prefs
+    ]
     return np.array(kinds, dtype=np.int64)
 
 
@@ -279,8 +345,12 @@ def audit(run: Run, world: Simulator) -> tuple[str, ...]:
         wrong.append("progress was credited while idle or cold, or twice")
     hours = market.tick_s / 3600
     visited = zone[zone >= 0]
-    billed = (market.spot_usd_h[ticks[on_spot], zone[on_spot]].sum() * hours + market.on_demand_usd_h[zone[on_demand]].sum() * hours
-              + world.spec.egress_usd[visited[:-1], visited[1:]].sum() + run.spent_usd["probe_usd"])
+    billed = (
+        market.spot_usd_h[ticks[on_spot], zone[on_spot]].sum() * hours
+        + market.on_demand_usd_h[zone[on_demand]].sum() * hours
+        + world.spec.egress_usd[visited[:-1], visited[1:]].sum()
+        + run.spent_usd["probe_usd"]
+    )
     if abs(billed - run.total_usd) > 1e-6 * max(1.0, billed):
         wrong.append(f"the ledger says {run.total_usd:.6f} USD, the tick log {billed:.6f}")
     return tuple(wrong)

@@ -13,6 +13,7 @@ import numpy as np
 from cloudchamber.core.datasets import Dataset, locate
 from cloudchamber.core.errors import DatasetUnavailable
 from cloudchamber.core.outcome import Bound, Metric, Outcome
+from cloudchamber.core.policy import is_clairvoyant
 from cloudchamber.core.study import Figure, Study, rng_of
 
 from .claims import CLAIMS
@@ -33,14 +34,22 @@ class SpotStudy(Study):
 
     name = "spot"
     title = "Spot scheduling under a deadline"
-    papers = ("SkyNomad: On Using Multi-Region Spot Instances to Minimize AI Batch Job Cost",
-              "Can't Be Late: Optimizing Spot Instance Savings under Deadlines")
+    papers = (
+        "SkyNomad: On Using Multi-Region Spot Instances to Minimize AI Batch Job Cost",
+        "Can't Be Late: Optimizing Spot Instance Savings under Deadlines",
+    )
     protocol = SpotPolicy
     metrics = (
         Metric("cost_usd", "USD"),
         *(Metric(name, "USD") for name in LEDGER),
-        Metric("finish_h", "h"), Metric("spot_h", "h"), Metric("on_demand_h", "h"), Metric("idle_h", "h"),
-        Metric("launches", "1"), Metric("preemptions", "1"), Metric("migrations", "1"), Metric("questions", "1"),
+        Metric("finish_h", "h"),
+        Metric("spot_h", "h"),
+        Metric("on_demand_h", "h"),
+        Metric("idle_h", "h"),
+        Metric("launches", "1"),
+        Metric("preemptions", "1"),
+        Metric("migrations", "1"),
+        Metric("questions", "1"),
     )
     floor = ("OnDemandOnly",)
     claims = CLAIMS
@@ -63,8 +72,16 @@ class SpotStudy(Study):
             UniformProgressSwitch,
         )
 
-        classes = (SkyNomad, UniformProgressSwitch, UniformProgressAvailability, UniformProgressAvailabilityPerPrice, UniformProgress,
-                   GreedyMulti, GreedySpot, OnDemandOnly)
+        classes = (
+            SkyNomad,
+            UniformProgressSwitch,
+            UniformProgressAvailability,
+            UniformProgressAvailabilityPerPrice,
+            UniformProgress,
+            GreedyMulti,
+            GreedySpot,
+            OnDemandOnly,
+        )
         return {"SkyNomad-oracle": partial(SkyNomad, lifetime=Oracle()), **{cls.__name__: cls for cls in classes}}
 
     def workloads(self) -> Mapping[str, SpotWorkload]:
@@ -101,8 +118,7 @@ class SpotStudy(Study):
     def trial(self, policy: Any, workload: Any, seed: int) -> Outcome:
         """Run one policy from one start."""
         world = workload.world(seed)
-        show_future = bool(getattr(policy, "clairvoyant", False)) and type(policy).__module__.startswith("cloudchamber.")
-        run = world.simulator.run(policy, rng_of(self.name, workload.name, seed), show_future=show_future)
+        run = world.simulator.run(policy, rng_of(self.name, workload.name, seed), show_future=is_clairvoyant(policy))
         return _outcome(run, world)
 
     def bound(self, workload: Any, seed: int) -> Bound:
@@ -115,23 +131,32 @@ class SpotStudy(Study):
         """Time lines of one start, cumulative cost and slack."""
         from .figures import figures
 
-        return figures(self, results)
+        return figures(results)
 
 
 def _outcome(run: Run, world: World) -> Outcome:
     hours = world.market.tick_s / 3600
     time_in = np.bincount(run.state, minlength=3) * hours
     metrics = {
-        "cost_usd": run.total_usd, **run.spent_usd, "finish_h": len(run.state) * hours, "spot_h": float(time_in[1]),
-        "on_demand_h": float(time_in[2]), "idle_h": float(time_in[0]), "launches": run.launches, "preemptions": run.preemptions,
-        "migrations": run.migrations, "questions": run.questions,
+        "cost_usd": run.total_usd,
+        **run.spent_usd,
+        "finish_h": len(run.state) * hours,
+        "spot_h": float(time_in[1]),
+        "on_demand_h": float(time_in[2]),
+        "idle_h": float(time_in[0]),
+        "launches": run.launches,
+        "preemptions": run.preemptions,
+        "migrations": run.migrations,
+        "questions": run.questions,
     }
     from .simulator import audit
 
     series = {"state": run.state, "zone": run.zone, "progress": run.progress.astype(np.int32), "cost_usd": run.cost_usd.astype(np.float32)}
     spent = ", ".join(f"{name.removesuffix('_usd')} {run.spent_usd[name]:.2f}" for name in LEDGER)
-    feedback = (f"cost {run.total_usd:.2f} USD ({spent}); {run.launches} launches, {run.preemptions} preemptions, {run.migrations} migrations; "
-                f"{time_in[0]:.1f} h idle, finished {(world.job.deadline - len(run.state)) * hours:.1f} h before the deadline.")
+    feedback = (
+        f"cost {run.total_usd:.2f} USD ({spent}); {run.launches} launches, {run.preemptions} preemptions, {run.migrations} migrations; "
+        f"{time_in[0]:.1f} h idle, finished {(world.job.deadline - len(run.state)) * hours:.1f} h before the deadline."
+    )
     return Outcome(metrics, audit(run, world.simulator), series, feedback)
 
 
@@ -153,7 +178,13 @@ def _schedule_outcome(cost_usd: float, state: np.ndarray, zone: np.ndarray, worl
         progress.append(progress[-1] + (1 if state[t] and left == 0 else 0))
         spent.append(spent[-1] + price)
         left = max(left - 1, 0)
-    wrong = () if abs(spent[-1] - cost_usd) < 1e-6 * max(1, cost_usd) and progress[-1] == world.job.work else (
-        f"the optimum's schedule costs {spent[-1]:.6f}, its value is {cost_usd:.6f}",)
-    return Outcome({"cost_usd": cost_usd}, wrong, {"state": state, "zone": zone, "progress": np.array(progress, dtype=np.int32),
-                                                   "cost_usd": np.array(spent, dtype=np.float32)})
+    wrong = (
+        ()
+        if abs(spent[-1] - cost_usd) < 1e-6 * max(1, cost_usd) and progress[-1] == world.job.work
+        else (f"the optimum's schedule costs {spent[-1]:.6f}, its value is {cost_usd:.6f}",)
+    )
+    return Outcome(
+        {"cost_usd": cost_usd},
+        wrong,
+        {"state": state, "zone": zone, "progress": np.array(progress, dtype=np.int32), "cost_usd": np.array(spent, dtype=np.float32)},
+    )

@@ -49,8 +49,15 @@ def region_of(zone: str) -> str:
     return match.group(1) if match else zone.rpartition("-")[0] or zone
 
 
-def read_user_trace(path: Path, *, polarity: str | None, gang: int = 1, spot_usd_h: float | None = None,
-                    on_demand_usd_h: float | None = None, egress_usd_gb: float = 0.02) -> Market:
+def read_user_trace(
+    path: Path,
+    *,
+    polarity: str | None,
+    gang: int = 1,
+    spot_usd_h: float | None = None,
+    on_demand_usd_h: float | None = None,
+    egress_usd_gb: float = 0.02,
+) -> Market:
     """Read a user's folder or CSV file.
 
     Parameters
@@ -84,12 +91,18 @@ def read_user_trace(path: Path, *, polarity: str | None, gang: int = 1, spot_usd
         if gang > 1:
             raise InputError("gang needs counts of available instances; polarity=preempted has none.")
         traces = [_flipped(trace) for trace in traces]
-    return market_of(traces, gang=gang, spot_usd_h=spot_usd_h, on_demand_usd_h=on_demand_usd_h,
-                     egress_usd_gb={None: egress_usd_gb})
+    return market_of(traces, gang=gang, spot_usd_h=spot_usd_h, on_demand_usd_h=on_demand_usd_h, egress_usd_gb={None: egress_usd_gb})
 
 
-def market_of(traces: Sequence[ZoneTrace], *, gang: int = 1, spot_usd_h: float | None = None, on_demand_usd_h: float | None = None,
-              egress_usd_gb: Mapping[Any, float], crop: bool = False) -> Market:
+def market_of(
+    traces: Sequence[ZoneTrace],
+    *,
+    gang: int = 1,
+    spot_usd_h: float | None = None,
+    on_demand_usd_h: float | None = None,
+    egress_usd_gb: Mapping[Any, float],
+    crop: bool = False,
+) -> Market:
     """Join zones into a market: available where the count reaches ``gang``.
 
     ``egress_usd_gb`` maps (from region, to region) to a price; its key None is the price of pairs it does not name. ``crop`` cuts all
@@ -103,20 +116,30 @@ def market_of(traces: Sequence[ZoneTrace], *, gang: int = 1, spot_usd_h: float |
     lengths = {trace.name: len(trace.counts) for trace in traces}
     if len(set(lengths.values())) > 1 and not crop:
         short, long = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
-        raise InputError(f"traces have unequal lengths: {short} has {lengths[short]} samples, {long} has {lengths[long]}; cut them to the "
-                         "same window (start and end) first.")
+        raise InputError(
+            f"traces have unequal lengths: {short} has {lengths[short]} samples, {long} has {lengths[long]}; cut them to the "
+            "same window (start and end) first."
+        )
     gaps = {trace.gap_s for trace in traces}
     if len(gaps) > 1:
-        raise InputError(f"traces have different gaps between samples: {', '.join(f'{gap:g} s' for gap in sorted(gaps))}; resample them to one.")
+        raise InputError(
+            f"traces have different gaps between samples: {', '.join(f'{gap:g} s' for gap in sorted(gaps))}; resample them to one."
+        )
     ticks = min(lengths.values())
     prices = [_prices(trace, ticks, spot_usd_h) for trace in traces]
     zones = tuple(Zone(trace.name, trace.region, _on_demand(trace, on_demand_usd_h)) for trace in traces)
-    return Market(zones, gaps.pop(), np.stack([trace.counts[:ticks] >= gang for trace in traces], axis=1), np.stack(prices, axis=1),
-                  egress_matrix(zones, egress_usd_gb))
+    return Market(
+        zones,
+        gaps.pop(),
+        np.stack([trace.counts[:ticks] >= gang for trace in traces], axis=1),
+        np.stack(prices, axis=1),
+        egress_matrix(zones, egress_usd_gb),
+    )
 
 
 def egress_matrix(zones: Sequence[Zone], usd_gb: Mapping[Any, float]) -> np.ndarray:
     """Price per GB between zones: 0 inside a region, else the table's entry, else its default (key None)."""
+
     def price(a: Zone, b: Zone) -> float:
         if a.region == b.region:
             return 0.0
@@ -131,28 +154,34 @@ def egress_matrix(zones: Sequence[Zone], usd_gb: Mapping[Any, float]) -> np.ndar
 def _prices(trace: ZoneTrace, ticks: int, default: float | None) -> np.ndarray:
     if trace.spot_usd_h is None:
         if default is None:
-            raise InputError(f"zone {trace.name} has no spot prices; add \"prices\" to its file or --set spot_usd_h=PRICE.")
+            raise InputError(f'zone {trace.name} has no spot prices; add "prices" to its file or --set spot_usd_h=PRICE.')
         return np.full(ticks, float(default))
     if len(trace.spot_usd_h) != len(trace.counts):
-        raise InputError(f"zone {trace.name} has {len(trace.counts)} samples but {len(trace.spot_usd_h)} prices; give one price per sample.")
+        raise InputError(
+            f"zone {trace.name} has {len(trace.counts)} samples but {len(trace.spot_usd_h)} prices; give one price per sample."
+        )
     bad = np.flatnonzero(~np.isfinite(trace.spot_usd_h) | (trace.spot_usd_h < 0))
     if len(bad):
-        raise InputError(f"zone {trace.name}: price {trace.spot_usd_h[bad[0]]} at sample {bad[0]} is not a finite number of at least 0; "
-                         "fill it (for example with the price before) or drop the sample from every zone.")
+        raise InputError(
+            f"zone {trace.name}: price {trace.spot_usd_h[bad[0]]} at sample {bad[0]} is not a finite number of at least 0; "
+            "fill it (for example with the price before) or drop the sample from every zone."
+        )
     return trace.spot_usd_h[:ticks]
 
 
 def _on_demand(trace: ZoneTrace, default: float | None) -> float:
     price = trace.on_demand_usd_h if trace.on_demand_usd_h is not None else default
     if price is None:
-        raise InputError(f"zone {trace.name} has no on-demand price; add \"on_demand_usd_h\" to its metadata or --set on_demand_usd_h=PRICE.")
+        raise InputError(f'zone {trace.name} has no on-demand price; add "on_demand_usd_h" to its metadata or --set on_demand_usd_h=PRICE.')
     return float(price)
 
 
 def _flipped(trace: ZoneTrace) -> ZoneTrace:
     values = set(np.unique(trace.counts).tolist())
     if not values <= {0, 1}:
-        raise InputError(f"zone {trace.name}: polarity=preempted needs 0/1 data, got {sorted(values)[:5]}; counts are of available instances.")
+        raise InputError(
+            f"zone {trace.name}: polarity=preempted needs 0/1 data, got {sorted(values)[:5]}; counts are of available instances."
+        )
     return ZoneTrace(trace.name, trace.region, trace.gap_s, 1 - trace.counts, trace.spot_usd_h, trace.on_demand_usd_h)
 
 
@@ -173,8 +202,10 @@ def read_zone(file: Path, name: str | None = None) -> ZoneTrace:
         prices = content.get("prices")
         spot = None if prices is None else np.array(prices, dtype=float)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise InputError(f"{file}: not a zone trace ({type(error).__name__}: {error}); expected "
-                         '{"metadata": {"gap_seconds": s}, "data": [...], "prices": [...]}.') from None
+        raise InputError(
+            f"{file}: not a zone trace ({type(error).__name__}: {error}); expected "
+            '{"metadata": {"gap_seconds": s}, "data": [...], "prices": [...]}.'
+        ) from None
     if len(counts) == 0 or (counts < 0).any() or not (math.isfinite(gap_s) and gap_s > 0):
         raise InputError(f"{file}: needs at least one sample, counts of at least 0 and a positive gap_seconds.")
     zone = name or str(meta.get("zone", file.stem))

@@ -56,8 +56,15 @@ class ZoneStatistics:
     price_step: float = 0.0
 
 
-def generate(zones: Sequence[ZoneStatistics], *, ticks: int, tick_s: float, rng: np.random.Generator, egress_usd_gb: dict[Any, float],
-             diurnal: float = 0.0) -> Market:
+def generate(
+    zones: Sequence[ZoneStatistics],
+    *,
+    ticks: int,
+    tick_s: float,
+    rng: np.random.Generator,
+    egress_usd_gb: dict[Any, float],
+    diurnal: float = 0.0,
+) -> Market:
     """Return a generated market.
 
     Parameters
@@ -94,7 +101,7 @@ def _availability(zone: ZoneStatistics, ticks: int, tick_s: float, rng: np.rando
             length *= rng.random()  # the trace begins somewhere inside a run
         end = at + max(length, 1.0)
         if is_up:
-            out[round(at):round(end)] = True
+            out[round(at) : round(end)] = True
         at, is_up = end, not is_up
     return out
 
@@ -134,11 +141,18 @@ def _calibrate_zone(market: Market, index: int) -> ZoneStatistics:
     prices = market.spot_usd_h[:, index]
     mean = float(prices.mean())
     return ZoneStatistics(
-        name=zone.name, region=zone.region, spot_usd_h=round(mean, 4), on_demand_usd_h=round(zone.on_demand_usd_h, 4),
-        up_alpha=round(_alpha_for(float(ups.mean()), low, cap), 4) if len(ups) else 0.0, min_s=low, cap_s=round(cap),
+        name=zone.name,
+        region=zone.region,
+        spot_usd_h=round(mean, 4),
+        on_demand_usd_h=round(zone.on_demand_usd_h, 4),
+        up_alpha=round(_alpha_for(float(ups.mean()), low, cap), 4) if len(ups) else 0.0,
+        min_s=low,
+        cap_s=round(cap),
         down_mean_s=round(float(downs.mean()), 1) if len(downs) else 0.0,
-        down_sigma=round(float(np.clip(np.log(downs).std(), 0.1, 2.0)), 3) if len(downs) else 0.0, up_share=round(share, 4),
-        price_step=round(float((prices.max() - prices.min()) / (2 * mean)), 4))
+        down_sigma=round(float(np.clip(np.log(downs).std(), 0.1, 2.0)), 3) if len(downs) else 0.0,
+        up_share=round(share, 4),
+        price_step=round(float((prices.max() - prices.min()) / (2 * mean)), 4),
+    )
 
 
 def _alpha_for(mean_s: float, low: float, cap: float) -> float:
@@ -153,7 +167,7 @@ def _alpha_for(mean_s: float, low: float, cap: float) -> float:
 def _pareto_mean(alpha: float, low: float, cap: float) -> float:
     if abs(alpha) < 1e-6 or abs(alpha - 1) < 1e-6:
         alpha += 1e-5
-    return alpha / (1 - alpha) * (cap ** (1 - alpha) - low ** (1 - alpha)) / (low**-alpha - cap**-alpha)
+    return float(alpha / (1 - alpha) * (cap ** (1 - alpha) - low ** (1 - alpha)) / (low**-alpha - cap**-alpha))
 
 
 def runs(up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -188,8 +202,10 @@ class Twin:
 def twins() -> dict[str, Twin]:
     """The calibrated twins in the package, one per public market."""
     content = json.loads((Path(__file__).parent / "twins.json").read_text())
-    return {name: Twin(each["tick_s"], each["ticks"], each["egress_usd_gb"], tuple(ZoneStatistics(**zone) for zone in each["zones"]))
-            for name, each in content.items()}
+    return {
+        name: Twin(each["tick_s"], each["ticks"], each["egress_usd_gb"], tuple(ZoneStatistics(**zone) for zone in each["zones"]))
+        for name, each in content.items()
+    }
 
 
 def write_twins(markets: dict[str, Market], path: Path) -> None:

@@ -17,12 +17,21 @@ from cloudchamber.core.study import Workload, rng_of, start_of
 from .data import MARKETS
 from .market import Market, Ticks
 from .model import Job, SpotSpec
-from .optimum import Optimum, optimum
+from .optimum import Optimum, offline_optimum
 from .simulator import Simulator
 from .traces import read_user_trace
 from .twin import ZoneStatistics, generate, twins
 
-EASY_ZONES = ("us-west1-a", "us-west1-b", "us-east4-b", "us-central1-a", "europe-west1-c", "asia-southeast1-b", "asia-southeast1-c", "asia-south2-b")
+EASY_ZONES = (
+    "us-west1-a",
+    "us-west1-b",
+    "us-east4-b",
+    "us-central1-a",
+    "europe-west1-c",
+    "asia-southeast1-b",
+    "asia-southeast1-c",
+    "asia-south2-b",
+)
 MAX_TICKS = 6000  # of one trial: beyond, the exact optimum takes minutes and gigabytes
 
 
@@ -120,7 +129,7 @@ class World:
     @cached_property
     def optimum(self) -> Optimum:
         """The cheapest schedule of this trial."""
-        return optimum(self.market, self.job, checkpoint_gb=self.checkpoint_gb)
+        return offline_optimum(self.market, self.job, checkpoint_gb=self.checkpoint_gb)
 
     @property
     def spec(self) -> SpotSpec:
@@ -133,8 +142,11 @@ def _world(workload: SpotWorkload, seed: int) -> World:
     market = workload.whole_market(seed)
     work_s = workload.work_h * 3600
     factor = _refinement(market.tick_s, workload, work_s)
-    job = Ticks.of(Job(work_s, work_s * workload.deadline_ratio, workload.cold_start_s, workload.checkpoint_gb), market.tick_s / factor,
-                   rounding=workload.rounding)
+    job = Ticks.of(
+        Job(work_s, work_s * workload.deadline_ratio, workload.cold_start_s, workload.checkpoint_gb),
+        market.tick_s / factor,
+        rounding=workload.rounding,
+    )
     samples = -(-job.deadline // factor)
     if workload.start_h is not None:
         start = round(workload.start_h * 3600 / market.tick_s)
@@ -148,7 +160,9 @@ def _refinement(gap_s: float, workload: SpotWorkload, work_s: float) -> int:
     cold_s = workload.cold_start_s
     if workload.rounding or cold_s == 0:
         return max(1, math.ceil(gap_s / cold_s)) if cold_s else 1
-    step_s = math.gcd(round(gap_s * 1000), round(cold_s * 1000), round(work_s * 1000), round(work_s * workload.deadline_ratio * 1000)) / 1000
+    step_s = (
+        math.gcd(round(gap_s * 1000), round(cold_s * 1000), round(work_s * 1000), round(work_s * workload.deadline_ratio * 1000)) / 1000
+    )
     if work_s * workload.deadline_ratio / step_s > MAX_TICKS:
         raise InputError(
             f"no workable tick divides the trace's gap of {gap_s:g} s and the cold start of {cold_s:g} s (it would be {step_s:g} s, over "
@@ -161,8 +175,14 @@ def _refinement(gap_s: float, workload: SpotWorkload, work_s: float) -> int:
 def _read(workload: SpotWorkload) -> Market:
     if workload.trace is not None:
         each = workload.trace
-        return read_user_trace(Path(each.path), polarity=each.polarity, gang=each.gang, spot_usd_h=each.spot_usd_h,
-                               on_demand_usd_h=each.on_demand_usd_h, egress_usd_gb=each.egress_usd_gb)
+        return read_user_trace(
+            Path(each.path),
+            polarity=each.polarity,
+            gang=each.gang,
+            spot_usd_h=each.spot_usd_h,
+            on_demand_usd_h=each.on_demand_usd_h,
+            egress_usd_gb=each.egress_usd_gb,
+        )
     from cloudchamber.core.datasets import locate
 
     from .data import spot_dataset
@@ -175,8 +195,11 @@ def _generated(workload: SpotWorkload, seed: int) -> Market:
     rng = rng_of("spot.market", workload.market, seed)
     if workload.market in twins():
         return twins()[workload.market].market(rng)
-    zones = [ZoneStatistics(f"{region}-{letter}", region, price, 4 * price, 0.75, 600, 360_000, down, 1.0, 0.75, 0.3)
-             for region, price, down in (("toy-east1", 1.0, 3600), ("toy-west1", 1.2, 7200)) for letter in "ab"]
+    zones = [
+        ZoneStatistics(f"{region}-{letter}", region, price, 4 * price, 0.75, 600, 360_000, down, 1.0, 0.75, 0.3)
+        for region, price, down in (("toy-east1", 1.0, 3600), ("toy-west1", 1.2, 7200))
+        for letter in "ab"
+    ]
     return generate(zones, ticks=1000, tick_s=600, rng=rng, egress_usd_gb={None: 0.02})
 
 
@@ -186,21 +209,38 @@ def named_workloads() -> Mapping[str, SpotWorkload]:
     gang = SpotWorkload(name="h100-gang16-tp2.0", market="gcp-h100-gang16")
     easy = SpotWorkload(name="h100-8z-tp2.0", market="gcp-h100", zones=EASY_ZONES)
     main = [
-        replace(easy, name="h100-8z-tp1.1", deadline_ratio=1.1), easy, v100,
-        replace(gang, name="h100-gang16-tp1.1", deadline_ratio=1.1), gang,
+        replace(easy, name="h100-8z-tp1.1", deadline_ratio=1.1),
+        easy,
+        v100,
+        replace(gang, name="h100-gang16-tp1.1", deadline_ratio=1.1),
+        gang,
     ]
     optional = [
-        SpotWorkload(name="smoke", market="toy", seeds=2, is_optional=True, is_generated=True, work_h=8, deadline_ratio=1.5, checkpoint_gb=10),
+        SpotWorkload(
+            name="smoke", market="toy", seeds=2, is_optional=True, is_generated=True, work_h=8, deadline_ratio=1.5, checkpoint_gb=10
+        ),
         replace(v100, name="v100-3z-tp1.5", zones=("us-east-1c", "us-east-2b", "us-west-2a"), deadline_ratio=1.5, is_optional=True),
-        *(SpotWorkload(name=f"{market}-tp1.5", market=market, deadline_ratio=1.5, is_optional=True, rounding=True,
-                       work_h=20 if market == "gcp-cpu88-2023" else 40)
-          for market in MARKETS if market not in ("gcp-h100", "gcp-h100-gang16", "aws-v100")),
+        *(
+            SpotWorkload(
+                name=f"{market}-tp1.5",
+                market=market,
+                deadline_ratio=1.5,
+                is_optional=True,
+                rounding=True,
+                work_h=20 if market == "gcp-cpu88-2023" else 40,
+            )
+            for market in MARKETS
+            if market not in ("gcp-h100", "gcp-h100-gang16", "aws-v100")
+        ),
     ]
     return {each.name: each for each in (*main, *optional)}
 
 
-_JOB_KEYS = {each.name: each for each in fields(SpotWorkload)
-             if each.name in ("zones", "work_h", "deadline_ratio", "cold_start_s", "checkpoint_gb", "probe_s", "rounding", "start_h", "seeds")}
+_JOB_KEYS = {
+    each.name: each
+    for each in fields(SpotWorkload)
+    if each.name in ("zones", "work_h", "deadline_ratio", "cold_start_s", "checkpoint_gb", "probe_s", "rounding", "start_h", "seeds")
+}
 _TRACE_KEYS = {each.name: each for each in fields(Trace) if each.name != "path"}
 
 

@@ -14,7 +14,6 @@ from cloudchamber.core.policy import Parameters, Real
 from cloudchamber.spot.model import SpotSpec
 
 
-
 class Lifetime(Parameters):
     """What :class:`~cloudchamber.spot.SkyNomad` asks of a lifetime model. All times in seconds."""
 
@@ -99,7 +98,7 @@ class NelsonAalen(Lifetime):
                 setattr(self, name, np.concatenate([old, np.zeros_like(old)], axis=1))
         at = int(np.searchsorted(self._length[zone, :n], length_s))
         for array, value in ((self._length, length_s), (self._is_event, is_event), (self._ended, time_s)):
-            array[zone, at + 1:n + 1] = array[zone, at:n]
+            array[zone, at + 1 : n + 1] = array[zone, at:n]
             array[zone, at] = value
         self._count[zone] = n + 1
 
@@ -139,12 +138,11 @@ def expected_life(length, is_event, age, prior_s, gamma):  # type: ignore[no-unt
         while same < n and length[same] == step:
             died += is_event[same]
             same += 1
-        if step > age:
-            if died:
-                at_risk = (n - k) + (prior_s >= step)
-                life += survival * (step - at)
-                survival *= np.exp(-gamma * died / at_risk)
-                at = step
+        if died and step > age:
+            at_risk = (n - k) + (prior_s >= step)
+            life += survival * (step - at)
+            survival *= np.exp(-gamma * died / at_risk)
+            at = step
         k = same
     knot = max(at, last)
     life += survival * max(knot - at, 0.0)

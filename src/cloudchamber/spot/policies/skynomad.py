@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from cloudchamber.core.policy import Choice, Instance, Policy, Real, clone
+from cloudchamber.spot.model import KEEP, Decision, Job, Launch, Mode, SpotObs, SpotSpec
 from cloudchamber.spot.policies.lifetime import Lifetime, NelsonAalen
-from cloudchamber.spot.model import FOREVER, KEEP, Decision, Launch, SpotObs, SpotSpec
 
 VALUES = ("pace", "sqrt", "quadratic", "exponential", "time", "drift")
 
@@ -42,12 +42,24 @@ class SkyNomad(Policy):
     """
 
     _constraints = {
-        "value": Choice(*VALUES), "lifetime": Instance(Lifetime), "probing": Choice("useful", "never"),
-        "margin": Real(0, 1), "review_s": Real(1, 1e9), "probe_every_s": Real(1, 1e9),
+        "value": Choice(*VALUES),
+        "lifetime": Instance(Lifetime),
+        "probing": Choice("useful", "never"),
+        "margin": Real(0, 1),
+        "review_s": Real(1, 1e9),
+        "probe_every_s": Real(1, 1e9),
     }
 
-    def __init__(self, value: str = "pace", *, lifetime: Lifetime = NelsonAalen(), probing: str = "useful",  # noqa: B008
-                 margin: float = 0.02, review_s: float = 240.0, probe_every_s: float = 21600.0) -> None:
+    def __init__(
+        self,
+        value: str = "pace",
+        *,
+        lifetime: Lifetime = NelsonAalen(),  # noqa: B008
+        probing: str = "useful",
+        margin: float = 0.02,
+        review_s: float = 240.0,
+        probe_every_s: float = 21600.0,
+    ) -> None:
         self.value = value
         self.lifetime = lifetime
         self.probing = probing
@@ -73,26 +85,28 @@ class SkyNomad(Policy):
         self._learn(obs)
         job = self.spec_.job
         left_s, time_left_s = job.work_s - obs.progress_s, job.deadline_s - obs.time_s
-        held = obs.zone if obs.mode == "spot" else -1
+        held = obs.zone if obs.mode == "spot" and obs.zone is not None else -1
         life_s = np.minimum(self.lifetime_.expected_s(obs.time_s, held), time_left_s)
         egress = self.spec_.egress_usd[obs.location] if obs.location is not None else 0.0
         value = self._value_usd_h(obs)
         cold_s = job.cold_start_s
         spot = _utility(value, life_s, cold_s, obs.spot_usd_h, egress)
-        on_demand = _utility(value, left_s, cold_s, self.on_demand_usd_h_, egress)
-        if obs.mode == "idle":
-            here = 0.0
-        elif obs.mode == "spot":
-            here = -math.inf if life_s[held] <= 0 else float(value * max(life_s[held] - obs.cold_s, 0.0) / life_s[held] - obs.spot_usd_h[held])
-        else:
-            here = float(value * max(left_s - obs.cold_s, 0.0) / left_s - self.on_demand_usd_h_[obs.zone])
-        places = [(u, zone, "spot") for zone, u in enumerate(spot.tolist()) if zone != held]
-        places += [(u, zone, "on_demand") for zone, u in enumerate(on_demand.tolist()) if not (obs.mode == "on_demand" and zone == obs.zone)]
+        on_demand = _utility(value, np.full(len(life_s), left_s), cold_s, self.on_demand_usd_h_, egress)
+        here = self._utility_here(obs, value, float(life_s[held]) if held >= 0 else left_s)
+        places: list[tuple[float, int, Mode]] = [(u, zone, "spot") for zone, u in enumerate(spot.tolist()) if zone != held]
+        places += [(u, zone, "on_demand") for zone, u in enumerate(on_demand.tolist()) if obs.mode != "on_demand" or zone != obs.zone]
         floor = here + self.margin * value
         better = sorted([each for each in places if each[0] > floor], reverse=True)
         prefs = tuple([Launch(zone, mode) for _, zone, mode in better])
         probes = self._probes(obs, {zone for _, zone, mode in better if mode == "spot"}, self.margin * value)
         return Decision((*prefs, KEEP), probes, None if probes else obs.time_s + self.review_s)
+
+    def _utility_here(self, obs: SpotObs, value: float, life_s: float) -> float:
+        """Utility of staying: no egress, and only what is left of the cold start. Idle is 0, but is no choice once spot runs."""
+        if obs.zone is None:
+            return 0.0
+        price = obs.spot_usd_h[obs.zone] if obs.mode == "spot" else self.on_demand_usd_h_[obs.zone]
+        return -math.inf if life_s <= 0 else float(value * max(life_s - obs.cold_s, 0.0) / life_s - price)
 
     def _probes(self, obs: SpotObs, tried: set[int], margin_usd_h: float) -> tuple[int, ...]:
         """Cheaper zones whose short expected life keeps us away, if they have not been seen for a while."""
@@ -112,31 +126,32 @@ class SkyNomad(Policy):
                 self._saw(each.zone, each.granted, each.time_s)
         for probe in obs.probes:
             self._saw(probe.zone, probe.available, probe.time_s)
-        if obs.mode == "spot":
+        if obs.mode == "spot" and obs.zone is not None:
             self._saw(obs.zone, True, obs.time_s)
 
-    def _saw(self, zone: int | None, available: bool, time_s: float) -> None:
+    def _saw(self, zone: int, available: bool, time_s: float) -> None:
         self.lifetime_.seen(zone, available, time_s)
         self.seen_s_[zone] = time_s
 
     def _value_usd_h(self, obs: SpotObs) -> float:
-        job = self.spec_.job
-        done, left_s, time_left_s = obs.progress_s, job.work_s - obs.progress_s, job.deadline_s - obs.time_s
-        floor = float(self.on_demand_usd_h_.min())
-        pace = (done + job.cold_start_s * job.work_s / job.deadline_s) / (obs.time_s + job.cold_start_s) if obs.time_s + job.cold_start_s else 1.0
-        q = left_s / time_left_s / max(pace, 1e-9)
-        if self.value == "pace":
-            return floor * q
-        if self.value == "sqrt":
-            return floor * math.sqrt(q)
-        if self.value == "exponential":
-            return floor * math.exp(min(q - 1, 50.0))
+        """V, the value of an hour of progress; 0 at the end, o at the start (by the smoothed pace)."""
+        job: Job = self.spec_.job
+        done_s, now_s = obs.progress_s, obs.time_s
+        left_s, time_left_s = job.work_s - done_s, job.deadline_s - now_s
+        floor: float = self.on_demand_usd_h_.min().item()
+        share = left_s / job.work_s
         if self.value == "drift":
-            return floor * left_s / job.work_s
-        elapsed = obs.time_s / time_left_s
-        return floor * elapsed * (left_s / job.work_s if self.value == "quadratic" else 1.0)
+            return floor * share
+        if self.value in ("quadratic", "time"):
+            return floor * now_s / time_left_s * (share if self.value == "quadratic" else 1.0)
+        start_s: float = max(job.cold_start_s, self.spec_.tick_s)  # so that the pace is defined at 0
+        pace = (done_s + start_s * job.work_s / job.deadline_s) / (now_s + start_s)
+        q = left_s / time_left_s / pace
+        return floor * {"pace": q, "sqrt": math.sqrt(q), "exponential": math.exp(min(q - 1, 50.0))}[self.value]
 
 
-def _utility(value, life_s, cold_s, price_usd_h, egress_usd):  # type: ignore[no-untyped-def]
+def _utility(value: float, life_s: np.ndarray, cold_s: float, price_usd_h: np.ndarray, egress_usd: np.ndarray | float) -> np.ndarray:
+    """U = V * eta - price - E / L of launching; L in seconds."""
     life_s = np.maximum(life_s, 1e-9)
-    return value * np.maximum(life_s - cold_s, 0.0) / life_s - price_usd_h - egress_usd / (life_s / 3600)
+    utility: np.ndarray = value * np.maximum(life_s - cold_s, 0.0) / life_s - price_usd_h - egress_usd * 3600 / life_s
+    return utility

@@ -12,7 +12,6 @@ import numpy as np
 
 from cloudchamber.core.policy import Integer, Optional, Policy, Real
 from cloudchamber.spot.model import FOREVER, KEEP, Decision, Launch, SpotObs, SpotSpec
-
 from cloudchamber.spot.policies.greedy import cheapest_first, drawn_zone
 
 
@@ -35,16 +34,18 @@ class _OnTheLine(Policy):
         if obs.mode == "spot":
             return Decision((KEEP,), until_s=FOREVER)
         spot = tuple([Launch(zone, "spot") for zone in self.spot_order(obs)])
+        soon_s = 1e-6 * self.spec_.tick_s  # the conditions are strict: ask at the first tick after they begin to hold
         if obs.mode == "on_demand":
-            lead_s = (obs.progress_s - pace * (obs.time_s + 2 * job.cold_start_s)) / max(1 - pace, 1e-12)
+            lead_s = obs.progress_s - pace * (obs.time_s + 2 * job.cold_start_s)
             if lead_s > 0:
                 return Decision((*spot, KEEP), until_s=FOREVER)
-            # while warm the lead grows by (1 - pace) per second; while cold it shrinks first
-            return Decision((KEEP,), until_s=obs.time_s + obs.cold_s - lead_s + self.spec_.tick_s)
+            # warm, the lead grows by 1 - pace per second; a cold start costs it pace per second first
+            wait_s = obs.cold_s + (pace * obs.cold_s - lead_s) / max(1 - pace, 1e-12)
+            return Decision((KEEP,), until_s=obs.time_s + wait_s + soon_s)
         behind_at_s = obs.progress_s / pace
         if obs.time_s > behind_at_s:
             return Decision((*spot, Launch(self.on_demand_zone(obs), "on_demand")), until_s=FOREVER)
-        return Decision(spot, until_s=behind_at_s + self.spec_.tick_s / 2)
+        return Decision(spot, until_s=behind_at_s + soon_s)
 
 
 class UniformProgress(_OnTheLine):
@@ -140,6 +141,14 @@ class UniformProgressAvailability(_OnTheLine):
 
 
 class UniformProgressAvailabilityPerPrice(UniformProgressAvailability):
-    """Uniform Progress that prefers the zones with the most availability per dollar by its last paid probes."""
+    """Uniform Progress that prefers the zones with the most availability per dollar by its last paid probes.
+
+    Parameters
+    ----------
+    window : int, default 5
+        Probes remembered per zone.
+    probe_every_s : float, default 7200
+        Seconds between rounds of probing every zone.
+    """
 
     _per_price = True
