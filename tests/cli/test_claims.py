@@ -7,9 +7,10 @@ import typer
 from typer.testing import CliRunner
 
 from cloudchamber.cli.claims import claims
-from cloudchamber.core import datasets, registry, store
+from cloudchamber.core import datasets, registry
 from cloudchamber.core.claims import Claim, Measure, Population, Published, Source, Tolerance
 from cloudchamber.core.errors import ChamberError, InputError, UnknownName
+from cloudchamber.core.evidence import store
 from cloudchamber.core.outcome import Metric
 
 SCRIPT = """
@@ -38,9 +39,16 @@ class Silent(Toy):
 
 def claim(script, name="toy-cheap", high=1.1, **changes):
     fields = {
-        "id": name, "text": "A is cheap.", "source": Source("Toy", "Nowhere", "2025"), "published": Published("5 %", 1.05),
-        "quantity": Metric("cost_usd", "USD"), "comparator": "the optimum", "population": Population("toy", ("w",)),
-        "tolerance": Tolerance("2025-01-01", high=high), "measure": Measure("ratio", policies=("A",)), "kind": "simulated",
+        "id": name,
+        "text": "A is cheap.",
+        "source": Source("Toy", "Nowhere", "2025"),
+        "published": Published("5 %", 1.05),
+        "quantity": Metric("cost_usd", "USD"),
+        "comparator": "the optimum",
+        "population": Population("toy", ("w",)),
+        "tolerance": Tolerance("2025-01-01", high=high),
+        "measure": Measure("ratio", policies=("A",)),
+        "kind": "simulated",
         "reproduce": ("python", str(script)),
     }
     return Claim(**{**fields, **changes})
@@ -150,13 +158,20 @@ def test_update_rewrites_documents_and_reports_what_is_left(world):
     assert "line 1: '2x' has no" in done.output
 
 
-@pytest.mark.parametrize(("args", "error", "says"), [
-    (["nonesuch"], UnknownName, "no study or claim named"), (["toy-cheep"], UnknownName, "did you mean"),
-    (["--export", "claims.pdf"], InputError, ".md or .json"), (["--export", "no/such/folder/claims.md"], InputError, "no folder"),
-    (["--store", "absent"], InputError, "not a folder"), (["--update"], InputError, "none named"),
-    (["--update", "absent.md"], InputError, "absent.md"),
-    (["--update", "--run"], InputError, "no other option"), (["--run"], InputError, "--store DIR"),
-])
+@pytest.mark.parametrize(
+    ("args", "error", "says"),
+    [
+        (["nonesuch"], UnknownName, "no study or claim named"),
+        (["toy-cheep"], UnknownName, "did you mean"),
+        (["--export", "claims.pdf"], InputError, ".md or .json"),
+        (["--export", "no/such/folder/claims.md"], InputError, "no folder"),
+        (["--store", "absent"], InputError, "not a folder"),
+        (["--update"], InputError, "none named"),
+        (["--update", "absent.md"], InputError, "absent.md"),
+        (["--update", "--run"], InputError, "no other option"),
+        (["--run"], InputError, "--store DIR"),
+    ],
+)
 def test_bad_usage_is_an_input_error(world, args, error, says):
     done = world.call(*args)
     assert isinstance(done.exception, error)  # main() makes it exit code 2
@@ -168,10 +183,16 @@ def test_a_claim_declared_twice_is_an_input_error(world):
     assert "declared twice" in str(world.call().exception)
 
 
-@pytest.mark.parametrize(("source", "says"), [
-    ("import sys; sys.exit('no data')", "exit code 1: no data"), ("import sys; print('{}'); sys.exit(3)", "exit code 3"),
-    ("print('table')", "does it say --json?"), ("", "n = 0"), ("print('{\"study\": NaN}')", "said to be"),
-])
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import sys; sys.exit('no data')", "exit code 1: no data"),
+        ("import sys; print('{}'); sys.exit(3)", "exit code 3"),
+        ("print('table')", "does it say --json?"),
+        ("", "n = 0"),
+        ("print('{\"study\": NaN}')", "said to be"),
+    ],
+)
 def test_a_command_that_fails_is_reported_and_nothing_is_recorded(world, source, says):
     world.script.write_text(source)
     done = world.call("--run", "--store", world.store)

@@ -20,8 +20,9 @@ class Mine:
 
 
 def chamber(*arguments, **environment):
-    return subprocess.run([sys.executable, "-m", "cloudchamber", *arguments], capture_output=True, text=True, check=False,
-                          env={**os.environ, **environment})
+    return subprocess.run(
+        [sys.executable, "-m", "cloudchamber", *arguments], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
 
 
 def test_json_is_one_object_per_line_and_nothing_else():
@@ -29,18 +30,33 @@ def test_json_is_one_object_per_line_and_nothing_else():
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     study = SpotStudy()
     assert done.returncode == 0 and len(rows) == 2 * len(study.policies())
-    keys = ["study", "workload", "policy", "seed", *(metric.name for metric in study.metrics), "bound", "ratio", "void", "generated", "evidence"]
+    keys = [
+        "study",
+        "workload",
+        "policy",
+        "seed",
+        *(metric.name for metric in study.metrics),
+        "bound",
+        "ratio",
+        "void",
+        "generated",
+        "evidence",
+    ]
     assert all(list(row) == keys for row in rows)
     assert rows[0]["generated"] is True and rows[0]["evidence"] == "simulated" and rows[0]["void"] is None
 
 
 def test_jobs_do_not_change_a_byte():
-    one, two = (chamber("study", "spot", "--workload", "smoke", "--policy", "SkyNomad", "--json", "--jobs", jobs).stdout for jobs in ("1", "2"))
+    one, two = (
+        chamber("study", "spot", "--workload", "smoke", "--policy", "SkyNomad", "--json", "--jobs", jobs).stdout for jobs in ("1", "2")
+    )
     assert one == two and one
 
 
 def test_table_and_report(tmp_path):
-    done = chamber("study", "spot", "--workload", "smoke", "--policy", "SkyNomad", "--seeds", "1", "--jobs", "1", "--report", str(tmp_path / "r.html"))
+    done = chamber(
+        "study", "spot", "--workload", "smoke", "--policy", "SkyNomad", "--seeds", "1", "--jobs", "1", "--report", str(tmp_path / "r.html")
+    )
     assert "optimum" in done.stdout and "SkyNomad" in done.stdout and f"Report: {tmp_path / 'r.html'}" in done.stdout
     assert "chamber study spot --workload smoke" in (tmp_path / "r.html").read_text()
 
@@ -50,8 +66,25 @@ def test_own_trace_and_own_policy(tmp_path):
     trace.mkdir()
     write(trace, "us-east-1a", [1, 1, 0, 1] * 200, [1.0] * 800)
     (tmp_path / "mine.py").write_text(GOOD)
-    done = chamber("study", "spot", "--policy", f"{tmp_path / 'mine.py'}:Mine", "--policy", "SkyNomad", "--trace", str(trace),
-                   "--set", "polarity=available", "--set", "work_h=20", "--seeds", "2", "--jobs", "1", "--json")
+    done = chamber(
+        "study",
+        "spot",
+        "--policy",
+        f"{tmp_path / 'mine.py'}:Mine",
+        "--policy",
+        "SkyNomad",
+        "--trace",
+        str(trace),
+        "--set",
+        "polarity=available",
+        "--set",
+        "work_h=20",
+        "--seeds",
+        "2",
+        "--jobs",
+        "1",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     assert {json.loads(line)["workload"] for line in done.stdout.splitlines()} == {"mytrace"}
     assert "runs in this process" in done.stderr
@@ -68,19 +101,22 @@ def test_void_of_a_named_policy_exits_1(tmp_path):
     assert done.returncode == 1 and "void 1/1" in done.stdout and "must return a Decision, got int" in done.stderr
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("study", "spotty"), "did you mean spot"),
-    (("study", "spot", "--workload", "nope"), "no spot workload named 'nope'"),
-    (("study", "spot", "--policy", "Sky"), "no spot policy named 'Sky'"),
-    (("study", "spot", "--set", "work_h"), "--set takes KEY=VALUE"),
-    (("study", "spot", "--set", "speed=3"), "no parameter 'speed'"),
-    (("study", "spot", "--trace", "/nowhere", "--set", "polarity=available"), "no trace at '/nowhere'"),
-    (("study", "spot", "--seeds", "0"), "--seeds"),
-    (("study", "spot", "--workload", "smoke", "--backend", "slurm"), "'local' or 'ray'"),
-    (("data", "nope"), "no dataset named 'nope'"),
-    (("data", "--fetch"), "name of one dataset"),
-    (("nonsense",), "nonsense"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("study", "spotty"), "did you mean spot"),
+        (("study", "spot", "--workload", "nope"), "no spot workload named 'nope'"),
+        (("study", "spot", "--policy", "Sky"), "no spot policy named 'Sky'"),
+        (("study", "spot", "--set", "work_h"), "--set takes KEY=VALUE"),
+        (("study", "spot", "--set", "speed=3"), "no parameter 'speed'"),
+        (("study", "spot", "--trace", "/nowhere", "--set", "polarity=available"), "no trace at '/nowhere'"),
+        (("study", "spot", "--seeds", "0"), "--seeds"),
+        (("study", "spot", "--workload", "smoke", "--backend", "slurm"), "'local' or 'ray'"),
+        (("data", "nope"), "no dataset named 'nope'"),
+        (("data", "--fetch"), "name of one dataset"),
+        (("nonsense",), "nonsense"),
+    ],
+)
 def test_bad_usage_exits_2_with_one_clear_line(arguments, message):
     done = chamber(*arguments)
     assert done.returncode == 2 and message in done.stderr and done.stdout == "" and "Traceback" not in done.stderr

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudchamber.core.assessors import ASSESSORS, BoundAssessor, EquivalenceAssessor, OrderingAssessor, ThresholdAssessor, assess
 from cloudchamber.core.claims import Claim, Measure, Population, Published, Source, Tolerance
 from cloudchamber.core.errors import InputError
-from cloudchamber.core.intervals import student_t
+from cloudchamber.core.evidence.assessors import ASSESSORS, BoundAssessor, EquivalenceAssessor, OrderingAssessor, ThresholdAssessor, assess
+from cloudchamber.core.evidence.intervals import student_t
 from cloudchamber.core.outcome import Metric
 
 COST = Metric("cost_usd", "USD")
@@ -19,11 +19,17 @@ RATIO = Measure("ratio", policies=("A",))
 
 def claim(**changes):
     fields = {
-        "id": "toy-near-optimal", "text": "A costs at most a tenth more than the optimum.",
+        "id": "toy-near-optimal",
+        "text": "A costs at most a tenth more than the optimum.",
         "source": Source("Toy", "Nowhere '25", "2025-01-01"),
-        "published": Published("within 10 %", 1.05), "quantity": COST, "comparator": "the offline optimum",
-        "population": Population("simulated; toy scale", ("w",)), "tolerance": Tolerance("2025-01-02", high=1.10), "measure": RATIO,
-        "kind": "simulated", "reproduce": ("chamber", "study", "toy", "--json"),
+        "published": Published("within 10 %", 1.05),
+        "quantity": COST,
+        "comparator": "the offline optimum",
+        "population": Population("simulated; toy scale", ("w",)),
+        "tolerance": Tolerance("2025-01-02", high=1.10),
+        "measure": RATIO,
+        "kind": "simulated",
+        "reproduce": ("chamber", "study", "toy", "--json"),
     }
     return Claim(**{**fields, **changes})
 
@@ -34,8 +40,21 @@ def rows(costs, *, workload="w", bounds=None, **changes):
     for policy, column in costs.items():
         for seed, cost in enumerate(column):
             bound = 1.0 if bounds is None else float(bounds[seed])
-            found.append({"study": "toy", "workload": workload, "policy": policy, "seed": seed, "cost_usd": float(cost), "bound": bound,
-                          "ratio": float(cost) / bound, "void": None, "generated": False, "evidence": "simulated", **changes})
+            found.append(
+                {
+                    "study": "toy",
+                    "workload": workload,
+                    "policy": policy,
+                    "seed": seed,
+                    "cost_usd": float(cost),
+                    "bound": bound,
+                    "ratio": float(cost) / bound,
+                    "void": None,
+                    "generated": False,
+                    "evidence": "simulated",
+                    **changes,
+                }
+            )
     return found
 
 
@@ -44,6 +63,7 @@ def void(row):
 
 
 # by hand
+
 
 def test_ratio_of_sums_and_its_interval_by_hand():
     record = assess(claim(), rows({"A": [2.0, 4.0, 6.0, 8.0], "B": [9, 9, 9, 9]}, bounds=[2, 4, 5, 8]))
@@ -64,8 +84,10 @@ def test_interval_of_a_mean_is_students_up_to_the_resamples():
     assert record.verdict == "holds"
 
 
-@pytest.mark.parametrize(("freedom", "tabled"), [
-    (1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (11, 2.2010), (30, 2.0423), (120, 1.9799), (5000, 1.9604)])
+@pytest.mark.parametrize(
+    ("freedom", "tabled"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (11, 2.2010), (30, 2.0423), (120, 1.9799), (5000, 1.9604)],
+)
 def test_students_quantile_is_the_tabled_one(freedom, tabled):
     assert student_t(0.975, freedom) == pytest.approx(tabled, abs=6e-4)
 
@@ -77,8 +99,12 @@ def test_ratio_of_a_maximised_quantity_is_bound_over_value():
 
 
 def test_saving_over_another_policy_pools_workloads():
-    saving = claim(measure=Measure("ratio", policies=("B",), over="A"), tolerance=Tolerance("2025-01-02", low=2.0),
-                   population=Population("toy", ("w", "v")), published=Published("3.0x", 3.0))
+    saving = claim(
+        measure=Measure("ratio", policies=("B",), over="A"),
+        tolerance=Tolerance("2025-01-02", low=2.0),
+        population=Population("toy", ("w", "v")),
+        published=Published("3.0x", 3.0),
+    )
     record = assess(saving, rows({"A": [1, 1], "B": [2, 2]}) + rows({"A": [1, 1], "B": [4, 4]}, workload="v"))
     assert record.result.estimate == pytest.approx(3.0)
     assert record.verdict == "holds"
@@ -144,14 +170,25 @@ def test_generated_twin_and_single_trial_are_not_testable():
 
 # bad input
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"quantity": "cost"}, "unit"), ({"comparator": " "}, "comparator"), ({"population": Population("", ("w",))}, "population"),
-    ({"population": Population("toy", ())}, "population"), ({"kind": "guessed"}, "unknown kind"),
-    ({"assessor": "vote"}, "unknown assessor"),
-    ({"assessor": "ordering"}, "cannot use the reducer"), ({"id": "Near Optimal"}, "hyphens"), ({"reproduce": ()}, "command"),
-    ({"reproduce": ("rm", "-rf")}, "start with"), ({"assessor": "equivalence"}, "both limits"), ({"limits": ("vague",)}, "unknown limit"),
-    ({"measure": Measure("ratio", policies=("A", "B"))}, "takes one policy"),
-])
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"quantity": "cost"}, "unit"),
+        ({"comparator": " "}, "comparator"),
+        ({"population": Population("", ("w",))}, "population"),
+        ({"population": Population("toy", ())}, "population"),
+        ({"kind": "guessed"}, "unknown kind"),
+        ({"assessor": "vote"}, "unknown assessor"),
+        ({"assessor": "ordering"}, "cannot use the reducer"),
+        ({"id": "Near Optimal"}, "hyphens"),
+        ({"reproduce": ()}, "command"),
+        ({"reproduce": ("rm", "-rf")}, "start with"),
+        ({"assessor": "equivalence"}, "both limits"),
+        ({"limits": ("vague",)}, "unknown limit"),
+        ({"measure": Measure("ratio", policies=("A", "B"))}, "takes one policy"),
+    ],
+)
 def test_claim_that_cannot_be_decided_is_refused(changes, says):
     with pytest.raises(InputError, match=says):
         claim(**changes)
@@ -170,17 +207,20 @@ def test_tolerance_without_sense_is_refused(limits):
         Tolerance("yesterday", high=1)
 
 
-@pytest.mark.parametrize(("found", "says"), [
-    ([], "n = 0"),
-    (rows({"A": [1, float("nan")]}), "NaN"),
-    (rows({"B": [1, 2]}), "no rows of A on w"),
-    (rows({"A": [1, 2]}, workload="v"), "no rows of A on w"),
-    (rows({"A": [1, 2]}) * 2, "two rows"),
-    (rows({"A": [1, 2]}, evidence="measured"), "said to be simulated"),
-    (rows({"A": [1, 2]}, bound=None), "lack 'bound'"),
-    (rows({"A": [1, 2]}, bounds=[1, -1], ratio=1.0), "positive divisor"),
-    (rows({"A": [1]}) + rows({"A": [1]}, study="other", workload="v"), "one study"),
-])
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ([], "n = 0"),
+        (rows({"A": [1, float("nan")]}), "NaN"),
+        (rows({"B": [1, 2]}), "no rows of A on w"),
+        (rows({"A": [1, 2]}, workload="v"), "no rows of A on w"),
+        (rows({"A": [1, 2]}) * 2, "two rows"),
+        (rows({"A": [1, 2]}, evidence="measured"), "said to be simulated"),
+        (rows({"A": [1, 2]}, bound=None), "lack 'bound'"),
+        (rows({"A": [1, 2]}, bounds=[1, -1], ratio=1.0), "positive divisor"),
+        (rows({"A": [1]}) + rows({"A": [1]}, study="other", workload="v"), "one study"),
+    ],
+)
 def test_rows_that_cannot_decide_are_refused(found, says):
     with pytest.raises(InputError, match=says):
         assess(claim(), found)
@@ -204,13 +244,25 @@ LIMIT = st.floats(0.1, 4.0)
 
 
 @settings(max_examples=100, deadline=None)
-@given(VALUES, VALUES, LIMIT, LIMIT, st.floats(0, 2), st.floats(0, 2), st.floats(0.2, 4), st.sampled_from(["pool", "max", "min"]),
-       st.sampled_from(["bound", "B"]))
+@given(
+    VALUES,
+    VALUES,
+    LIMIT,
+    LIMIT,
+    st.floats(0, 2),
+    st.floats(0, 2),
+    st.floats(0.2, 4),
+    st.sampled_from(["pool", "max", "min"]),
+    st.sampled_from(["bound", "B"]),
+)
 def test_verdict_is_monotone_in_tolerance(first, second, a, b, wider_low, wider_high, published, across, over):
     low, high = sorted((a, b))
     found = rows({"A": first, "B": [1.0] * len(first)}) + rows({"A": second, "B": [1.2] * len(second)}, workload="v")
-    changes = {"measure": Measure("ratio", policies=("A",), over=over, across=across), "population": Population("toy", ("w", "v")),
-               "published": Published("?", published)}
+    changes = {
+        "measure": Measure("ratio", policies=("A",), over=over, across=across),
+        "population": Population("toy", ("w", "v")),
+        "published": Published("?", published),
+    }
     narrow = assess(claim(**changes, tolerance=Tolerance("2025-01-02", low=low, high=high)), found)
     wide = assess(claim(**changes, tolerance=Tolerance("2025-01-02", low=low - wider_low, high=high + wider_high)), found)
     assert ORDER[wide.verdict] >= ORDER[narrow.verdict]
@@ -234,6 +286,7 @@ def test_interval_contains_the_estimate_and_stays_in_range(values):
 
 
 # calibration: fixed seeds; over 2,000 claims the standard error of a rate of 5 % is half a point, over 1,000 it is 0.7
+
 
 def simulated(rng, truth, skewed):
     """A dozen seeds of one claim: the ratio to the bound is ``truth`` in expectation."""
@@ -263,14 +316,19 @@ def test_holds_at_the_very_limit_is_wrong_in_at_most_five_of_a_hundred(skewed):
 
 @pytest.mark.parametrize("truth", [0.9, 1.1])
 def test_false_equivalence_is_at_most_five_in_a_hundred(truth):
-    equal = claim(assessor="equivalence", published=Published("1.0x", 1.0), tolerance=Tolerance("2025-01-02", low=0.9, high=1.1),
-                  measure=Measure("mean", policies=("A",)))
+    equal = claim(
+        assessor="equivalence",
+        published=Published("1.0x", 1.0),
+        tolerance=Tolerance("2025-01-02", low=0.9, high=1.1),
+        measure=Measure("mean", policies=("A",)),
+    )
     rng = np.random.default_rng(3)
     wrong = sum(assess(equal, rows({"A": rng.normal(truth, 0.08, 12)})).verdict == "holds" for _ in range(1000))
     assert wrong / 1000 <= 0.05
 
 
 # shape
+
 
 def test_each_assessor_is_one_and_claims_import_without_numpy():
     assert {type(each) for each in ASSESSORS.values()} == {ThresholdAssessor, EquivalenceAssessor, OrderingAssessor, BoundAssessor}

@@ -42,7 +42,9 @@ def dataset(server, tmp_path, monkeypatch):
         shutil.copyfile(folders[0] / "repo-abc" / "raw.csv", target / "made.csv")
 
     url = f"http://127.0.0.1:{server.server_address[1]}/abc.tar.gz"
-    return Dataset("toy/data", "A toy", (Source(url, "abc", "CC0-1.0"),), convert, {"made.csv": hashlib.sha256(CONTENT).hexdigest()}, len(CONTENT))
+    return Dataset(
+        "toy/data", "A toy", (Source(url, "abc", "CC0-1.0"),), convert, {"made.csv": hashlib.sha256(CONTENT).hexdigest()}, len(CONTENT)
+    )
 
 
 def test_fetches_converts_and_checks_once(dataset, server):

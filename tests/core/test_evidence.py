@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloudchamber.core.canonical import canonical
 from cloudchamber.core.claims import Claim, Measure, Population, Published, Source, Tolerance
 from cloudchamber.core.errors import InputError
-from cloudchamber.core.evidence import MAX_BYTES, DataUse, Evidence, Method, Result, Unreadable, parse, private, size
+from cloudchamber.core.evidence.canonical import canonical
+from cloudchamber.core.evidence.provenance import Provenance, host
+from cloudchamber.core.evidence.record import MAX_BYTES, DataUse, Evidence, Method, Result, Unreadable, parse, private, size
+from cloudchamber.core.evidence.standing import Standing, export, read_export
+from cloudchamber.core.evidence.store import PACKAGED, Store
 from cloudchamber.core.outcome import Metric
-from cloudchamber.core.provenance import Provenance, host
-from cloudchamber.core.standing import Standing, export, read_export
-from cloudchamber.core.store import PACKAGED, Store
 
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
 CODE = Provenance("m" * 64, "r" * 64, (DataUse("toy", "MIT", "d" * 64),))
@@ -23,9 +23,16 @@ CODE = Provenance("m" * 64, "r" * 64, (DataUse("toy", "MIT", "d" * 64),))
 
 def claim(**changes):
     fields = {
-        "id": "toy-cheap", "text": "A is cheap.", "source": Source("Toy", "Nowhere", "2025"), "published": Published("1.05", 1.05),
-        "quantity": Metric("cost_usd", "USD"), "comparator": "the optimum", "population": Population("toy", ("w",)),
-        "tolerance": Tolerance("2025-01-01", high=1.1), "measure": Measure("ratio", policies=("A",)), "kind": "simulated",
+        "id": "toy-cheap",
+        "text": "A is cheap.",
+        "source": Source("Toy", "Nowhere", "2025"),
+        "published": Published("1.05", 1.05),
+        "quantity": Metric("cost_usd", "USD"),
+        "comparator": "the optimum",
+        "population": Population("toy", ("w",)),
+        "tolerance": Tolerance("2025-01-01", high=1.1),
+        "measure": Measure("ratio", policies=("A",)),
+        "kind": "simulated",
         "reproduce": ("chamber", "study", "toy", "--json"),
     }
     return Claim(**{**fields, **changes})
@@ -34,9 +41,21 @@ def claim(**changes):
 def record(estimate=1.04, verdict="holds", *, hours=0, code=CODE, of=None, **changes):
     of = of or claim()
     fields = {
-        "claim": of.id, "study": "toy", "text": of.text, "source": of.source, "published": of.published, "quantity": of.quantity.name,
-        "unit": of.quantity.unit, "direction": "min", "comparator": of.comparator, "population": of.population, "tolerance": of.tolerance,
-        "measure": of.measure, "assessor": "threshold", "kind": "simulated", "method": code.method(of, NOW + timedelta(hours=hours), 1.5),
+        "claim": of.id,
+        "study": "toy",
+        "text": of.text,
+        "source": of.source,
+        "published": of.published,
+        "quantity": of.quantity.name,
+        "unit": of.quantity.unit,
+        "direction": "min",
+        "comparator": of.comparator,
+        "population": of.population,
+        "tolerance": of.tolerance,
+        "measure": of.measure,
+        "assessor": "threshold",
+        "kind": "simulated",
+        "method": code.method(of, NOW + timedelta(hours=hours), 1.5),
         "result": Result(n=3, void=0, rows_sha256="a" * 64, estimate=estimate, interval=(estimate - 0.01, estimate + 0.01)),
         "verdict": verdict,
     }
@@ -48,6 +67,7 @@ def result(**changes):
 
 
 # by hand
+
 
 def test_a_record_survives_the_store_and_names_what_it_supersedes(tmp_path):
     store = Store(tmp_path)
@@ -93,15 +113,19 @@ def test_what_the_package_ships_can_be_read():
 
 # bad input
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"tolerance": Tolerance("2025-03-02", high=1.1)}, "after the run"),
-    ({"kind": "rumour"}, "unknown kind"),
-    ({"verdict": "surely"}, "verdict"),
-    ({"result": Result(n=0, void=0, rows_sha256="a")}, "n is 0"),
-    ({"result": Result(n=1, void=0, rows_sha256="a", estimate=float("nan"))}, "NaN"),
-    ({"result": Result(n=1, void=0, rows_sha256="a", estimate=1.0, interval=(1.1, 1.2))}, "does not hold the estimate"),
-    ({"result": Result(n=1, void=0, rows_sha256="a", interval=(1.1, 1.2))}, "does not hold the estimate"),
-])
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"tolerance": Tolerance("2025-03-02", high=1.1)}, "after the run"),
+        ({"kind": "rumour"}, "unknown kind"),
+        ({"verdict": "surely"}, "verdict"),
+        ({"result": Result(n=0, void=0, rows_sha256="a")}, "n is 0"),
+        ({"result": Result(n=1, void=0, rows_sha256="a", estimate=float("nan"))}, "NaN"),
+        ({"result": Result(n=1, void=0, rows_sha256="a", estimate=1.0, interval=(1.1, 1.2))}, "does not hold the estimate"),
+        ({"result": Result(n=1, void=0, rows_sha256="a", interval=(1.1, 1.2))}, "does not hold the estimate"),
+    ],
+)
 def test_a_contradictory_record_cannot_be_made(changes, says):
     with pytest.raises(InputError, match=says):
         record(**changes)
@@ -135,6 +159,7 @@ def test_a_newer_schema_is_kept_and_shown_as_unreadable(tmp_path):
     raw = {**record().to_json(), "schema": 2, "trust": {"level": 3}}
     del raw["id"]
     import hashlib
+
     identity = hashlib.sha256(canonical(raw)).hexdigest()
     (tmp_path / "toy-cheap.new.json").write_text(json.dumps({"id": identity, **raw}))
     store = Store(tmp_path)
@@ -147,6 +172,7 @@ def test_a_newer_schema_is_kept_and_shown_as_unreadable(tmp_path):
 
 
 # staleness
+
 
 class _Study:
     name = "toy"
@@ -185,8 +211,16 @@ def test_module_hash_sees_every_source_but_claims(tmp_path, monkeypatch):
     del sys.modules["staletoy"], sys.modules["staletoy.study"]
 
 
-@pytest.mark.parametrize("text", [
-    "/home/alice/traces/a.csv", "~/secret/a.csv", "--trace=/srv/bob/x/a.csv", "cannot open '/home/alice/a.csv'", "C:\\Users\\alice\\a.csv"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/home/alice/traces/a.csv",
+        "~/secret/a.csv",
+        "--trace=/srv/bob/x/a.csv",
+        "cannot open '/home/alice/a.csv'",
+        "C:\\Users\\alice\\a.csv",
+    ],
+)
 def test_paths_lose_their_folders(text):
     assert not any(word in private(text) for word in ("alice", "bob", "secret"))
     assert "a.csv" in private(text)
@@ -211,8 +245,12 @@ def test_no_name_of_host_or_user_in_a_record():
 
 # properties
 
-RECORDS = st.lists(st.tuples(st.floats(0.5, 2.0), st.sampled_from(["holds", "partly", "fails", "not testable here"]), st.integers(0, 3)),
-                   min_size=1, max_size=6, unique=True)
+RECORDS = st.lists(
+    st.tuples(st.floats(0.5, 2.0), st.sampled_from(["holds", "partly", "fails", "not testable here"]), st.integers(0, 3)),
+    min_size=1,
+    max_size=6,
+    unique=True,
+)
 FAST = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -245,8 +283,12 @@ def test_two_stores_merge_without_conflict(tmp_path_factory, mine, yours):
     a.merge(record(*each[:2], hours=each[2]) for each in mine)
     b.merge(record(*each[:2], hours=each[2]) for each in yours)
     files = {path.name: path.read_bytes() for store in (a, b) for path in store.folders[0].iterdir()}
-    assert all((store.folders[0] / name).read_bytes() == data for store in (a, b) for name, data in files.items()
-               if (store.folders[0] / name).exists())  # same name, same bytes: git has nothing to resolve
+    assert all(
+        (store.folders[0] / name).read_bytes() == data
+        for store in (a, b)
+        for name, data in files.items()
+        if (store.folders[0] / name).exists()
+    )  # same name, same bytes: git has nothing to resolve
     a.merge(list(b))
     b.merge(list(a))
     assert list(a) == list(b)
@@ -272,7 +314,7 @@ def test_id_changes_if_any_byte_of_the_content_does(data):
     content = canonical(parse(canonical(record().to_json())).to_json())
     position = data.draw(st.integers(0, len(content) - 1))
     other = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[position]))
-    changed = content[:position] + bytes([other]) + content[position + 1:]
+    changed = content[:position] + bytes([other]) + content[position + 1 :]
     try:
         found = parse(changed)
     except InputError:
@@ -288,11 +330,25 @@ def test_whole_numbers_in_float_fields_keep_the_id(tmp_path):
 
 
 def test_a_long_record_keeps_its_digest_and_summary_under_the_limit():
-    from cloudchamber.core.assessors import assess
+    from cloudchamber.core.evidence.assessors import assess
 
     names = tuple(f"w{i}" for i in range(10))
-    rows = [{"study": "toy", "workload": name, "policy": "A", "seed": seed, "cost_usd": 1 + seed / 7, "bound": 1.0, "ratio": 1 + seed / 7,
-             "void": None, "generated": False, "evidence": "simulated"} for name in names for seed in range(200)]
+    rows = [
+        {
+            "study": "toy",
+            "workload": name,
+            "policy": "A",
+            "seed": seed,
+            "cost_usd": 1 + seed / 7,
+            "bound": 1.0,
+            "ratio": 1 + seed / 7,
+            "void": None,
+            "generated": False,
+            "evidence": "simulated",
+        }
+        for name in names
+        for seed in range(200)
+    ]
     long = assess(claim(population=Population("toy", names)), rows)
     assert size(long) < MAX_BYTES
     assert long.result.series == ()

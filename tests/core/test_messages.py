@@ -24,7 +24,11 @@ class Right(Message, frozen=True, tag="right"):
     size: float
 
 
-@given(hnp.arrays(st.sampled_from([np.float64, np.int32, np.bool_, np.uint8, np.complex64]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)))
+@given(
+    hnp.arrays(
+        st.sampled_from([np.float64, np.int32, np.bool_, np.uint8, np.complex64]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)
+    )
+)
 def test_arrays_round_trip_bit_for_bit_and_read_only(array):
     again = decode(encode(Pair("x", array)), Pair).values
     assert again.dtype == array.dtype and again.shape == array.shape and again.tobytes() == array.tobytes()
@@ -49,8 +53,18 @@ def test_arrays_in_messages_are_read_only_without_touching_the_callers():
         message.name = "y"
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", encode({"name": 3, "values": [1]}), encode({"name": "x"}), encode({"name": "x", "values": ["<f8", [9], b"1"]}),
-                                  encode({"name": "x", "values": ["|O", [1], b"12345678"]}), encode({"name": "x", "values": ["<f8", [0], b""], "extra": 1})])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        encode({"name": 3, "values": [1]}),
+        encode({"name": "x"}),
+        encode({"name": "x", "values": ["<f8", [9], b"1"]}),
+        encode({"name": "x", "values": ["|O", [1], b"12345678"]}),
+        encode({"name": "x", "values": ["<f8", [0], b""], "extra": 1}),
+    ],
+)
 def test_bytes_that_are_not_the_message_are_refused(data):
     with pytest.raises(InputError, match="not a valid Pair"):
         decode(data, Pair)

@@ -67,12 +67,22 @@ def test_table_ratio_is_that_of_the_sums():
     assert row.ratio == pytest.approx(expected) and row.worst == max(t.ratio(results.study.objective) for t in trials)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"name": "spott"}, "did you mean spot"), ({"policies": ["SkyNomat"]}, "did you mean .*SkyNomad"), ({"workloads": ["nope"]}, "no spot workload named 'nope'"),
-    ({"seeds": 0}, "at least 1"), ({"backend": "slurm"}, "'local' or 'ray'"), ({"policies": []}, "name at least one"), ({"workloads": []}, "at least one workload"),
-    ({"policies": ["SkyNomad(value='fast')"]}, "value must be one of"), ({"policies": ["SkyNomad(speed=3)"]}, "speed"),
-    ({"policies": ["SkyNomad(__import__('os'))"]}, "not a name of"), ({"policies": ["missing.py"]}, "no policy file 'missing.py'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "spott"}, "did you mean spot"),
+        ({"policies": ["SkyNomat"]}, "did you mean .*SkyNomad"),
+        ({"workloads": ["nope"]}, "no spot workload named 'nope'"),
+        ({"seeds": 0}, "at least 1"),
+        ({"backend": "slurm"}, "'local' or 'ray'"),
+        ({"policies": []}, "name at least one"),
+        ({"workloads": []}, "at least one workload"),
+        ({"policies": ["SkyNomad(value='fast')"]}, "value must be one of"),
+        ({"policies": ["SkyNomad(speed=3)"]}, "speed"),
+        ({"policies": ["SkyNomad(__import__('os'))"]}, "not a name of"),
+        ({"policies": ["missing.py"]}, "no policy file 'missing.py'"),
+    ],
+)
 def test_wrong_arguments_say_what_to_do(arguments, message):
     with pytest.raises(InputError, match=message):
         study(**{"name": "spot", "workloads": ["smoke"], **arguments})
@@ -102,12 +112,22 @@ class TestPolicyFiles:
         with pytest.warns(UserWarning):
             assert type(self.load(tmp_path, "class Other: pass\n" + MINE)()).__name__ == "Mine"
 
-    @pytest.mark.parametrize(("text", "name", "message"), [
-        ("x = (", "", "does not run: SyntaxError"), ("1/0", "", "does not run: ZeroDivisionError"), ("class A: pass", "", "found none"),
-        (MINE + MINE.replace("Mine", "Two"), "", "found Mine, Two; name it"), (MINE, ":Yours", "no class 'Yours'; it has .*Mine"),
-        ("class A:\n  def reset(self, spec, rng): pass", ":A", r"A lacks decide\(\)"),
-        (MINE.replace("reset(self, spec, rng): pass", "__init__(self, must): pass\n    def reset(self, spec, rng): pass"), "", r"Mine\(\) failed"),
-    ])
+    @pytest.mark.parametrize(
+        ("text", "name", "message"),
+        [
+            ("x = (", "", "does not run: SyntaxError"),
+            ("1/0", "", "does not run: ZeroDivisionError"),
+            ("class A: pass", "", "found none"),
+            (MINE + MINE.replace("Mine", "Two"), "", "found Mine, Two; name it"),
+            (MINE, ":Yours", "no class 'Yours'; it has .*Mine"),
+            ("class A:\n  def reset(self, spec, rng): pass", ":A", r"A lacks decide\(\)"),
+            (
+                MINE.replace("reset(self, spec, rng): pass", "__init__(self, must): pass\n    def reset(self, spec, rng): pass"),
+                "",
+                r"Mine\(\) failed",
+            ),
+        ],
+    )
     def test_unusable_files_are_refused(self, tmp_path, text, name, message):
         with pytest.raises(InputError, match=message):
             self.load(tmp_path, text, name)

@@ -41,17 +41,24 @@ def installed(tmp_path):
     info = tmp_path / "guessing-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guessing\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(textwrap.dedent("""\
+    (info / "entry_points.txt").write_text(
+        textwrap.dedent("""\
         [cloudchamber.studies]
         guessing = guessing:Guessing
         broken = nothing_here:Study
-        """))
+        """)
+    )
     return tmp_path
 
 
 def chamber(folder, *arguments):
-    return subprocess.run([sys.executable, "-m", "cloudchamber", *arguments], capture_output=True, text=True, check=False,
-                          env={"PYTHONPATH": f"{folder}:{SOURCE / 'src'}", "PATH": "/usr/bin:/bin", "HOME": str(folder)})
+    return subprocess.run(
+        [sys.executable, "-m", "cloudchamber", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": f"{folder}:{SOURCE / 'src'}", "PATH": "/usr/bin:/bin", "HOME": str(folder)},
+    )
 
 
 def test_third_partys_study_shows_up_and_runs(installed):
@@ -70,7 +77,8 @@ def test_real_pip_install_of_a_third_partys_package(tmp_path):
     package = tmp_path / "package"
     package.mkdir()
     (package / "guessing.py").write_text(THIRD_PARTY)
-    (package / "pyproject.toml").write_text(textwrap.dedent("""\
+    (package / "pyproject.toml").write_text(
+        textwrap.dedent("""\
         [build-system]
         requires = ["hatchling"]
         build-backend = "hatchling.build"
@@ -81,7 +89,8 @@ def test_real_pip_install_of_a_third_partys_package(tmp_path):
         guessing = "guessing:Guessing"
         [tool.hatch.build.targets.wheel]
         only-include = ["guessing.py"]
-        """))
+        """)
+    )
     target = tmp_path / "site"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(package)], check=True)
     assert "guessing" in chamber(target, "list").stdout

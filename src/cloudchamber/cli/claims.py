@@ -15,9 +15,9 @@ import typer
 
 if TYPE_CHECKING:
     from cloudchamber.core.claims import Claim
-    from cloudchamber.core.provenance import Provenance
-    from cloudchamber.core.standing import Standing
-    from cloudchamber.core.store import Store
+    from cloudchamber.core.evidence.provenance import Provenance
+    from cloudchamber.core.evidence.standing import Standing
+    from cloudchamber.core.evidence.store import Store
     from cloudchamber.core.study import Study
 
 
@@ -32,8 +32,8 @@ def claims(
 ) -> None:
     """Each headline claim: published figure, our figure, kind of evidence, verdict."""
     from cloudchamber.core.errors import InputError
-    from cloudchamber.core.standing import check_export, table
-    from cloudchamber.core.standing import export as write
+    from cloudchamber.core.evidence.standing import check_export, table
+    from cloudchamber.core.evidence.standing import export as write
 
     if update:
         if run or check or export or json:
@@ -62,7 +62,7 @@ def claims(
 
 def documented(store: Store | None = None) -> list[Standing]:
     """Return every study's claims as documents show them: as on record, stale or not (that is what ``--check`` is for)."""
-    from cloudchamber.core.store import Store
+    from cloudchamber.core.evidence.store import Store
 
     return _standings(_chosen([]), Store() if store is None else store)
 
@@ -93,7 +93,7 @@ def _chosen(names: Sequence[str]) -> dict[Study, tuple[Claim, ...]]:
 
 def _store(folder: Path | None, *, is_written: bool) -> Store:
     from cloudchamber.core.errors import InputError
-    from cloudchamber.core.store import PACKAGED, Store
+    from cloudchamber.core.evidence.store import PACKAGED, Store
 
     if folder is not None:
         if (folder.exists() and not folder.is_dir()) or not (is_written or folder.exists()):
@@ -106,28 +106,34 @@ def _store(folder: Path | None, *, is_written: bool) -> Store:
 
 def _provenance(subject: Study) -> Provenance:
     from cloudchamber.core.datasets import fingerprint
-    from cloudchamber.core.provenance import Provenance
+    from cloudchamber.core.evidence.provenance import Provenance
 
     return Provenance.of(subject, [fingerprint(dataset) for dataset in subject.datasets()])  # type: ignore[arg-type,unused-ignore]
 
 
 def _standings(chosen: Mapping[Study, Iterable[Claim]], store: Store, now: Mapping[str, Provenance] | None = None) -> list[Standing]:
-    from cloudchamber.core.standing import Standing
+    from cloudchamber.core.evidence.standing import Standing
 
-    return [Standing.of(subject.name, claim, store, now[subject.name] if now is not None else None)
-            for subject, own in chosen.items() for claim in own]
+    return [
+        Standing.of(subject.name, claim, store, now[subject.name] if now is not None else None)
+        for subject, own in chosen.items()
+        for claim in own
+    ]
 
 
 def _failed_checks(chosen: Mapping[Study, Iterable[Claim]], standings: Sequence[Standing]) -> list[str]:
     silent = [f"study {subject.name!r} declares no claim." for subject in chosen if not subject.claims]
-    return silent + [f"claim {each.claim.id!r} {'is ' * (each.status == 'stale')}{each.status}: {each.why}."
-                     for each in standings if not each.passes_check]
+    return silent + [
+        f"claim {each.claim.id!r} {'is ' * (each.status == 'stale')}{each.status}: {each.why}."
+        for each in standings
+        if not each.passes_check
+    ]
 
 
 def _run_all(chosen: Mapping[Study, Iterable[Claim]], now: Mapping[str, Provenance], store: Store) -> list[str]:
     """Run every command once, append a record per claim, and return what went wrong."""
-    from cloudchamber.core.assessors import assess
     from cloudchamber.core.errors import ChamberError
+    from cloudchamber.core.evidence.assessors import assess
 
     commands: dict[tuple[str, ...], list[tuple[Study, Claim]]] = {}
     for subject, own in chosen.items():
@@ -175,7 +181,7 @@ def reproduce(command: Sequence[str]) -> list[dict[str, Any]]:
 
 def _update(files: Sequence[Path], store: Store) -> None:
     from cloudchamber.core.errors import InputError
-    from cloudchamber.core.prose import problems, update
+    from cloudchamber.core.evidence.prose import problems, update
 
     missing = [str(file) for file in files if not file.is_file()]
     if missing or not files:

@@ -1,7 +1,7 @@
 """Claims: published figures, stated so that rows of ``--json`` can decide them.
 
 A study declares its claims; ``chamber claims --run`` runs the command of each, an assessor reads the rows and writes a
-record (:mod:`cloudchamber.core.evidence`) with a verdict by rule. The tolerance is dated, and must be older than the run.
+record (:mod:`cloudchamber.core.evidence.record`) with a verdict by rule. The tolerance is dated, and must be older than the run.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Literal, get_args
 
 import msgspec
 
-from .canonical import digest, instant
 from .errors import InputError
+from .evidence.canonical import digest, instant
 from .outcome import Metric
 
 Kind = Literal["measured", "simulated", "analytic", "reported", "expert"]
@@ -22,7 +22,10 @@ Reducer = Literal["mean", "ratio", "lead", "max", "min", "voids"]
 Limit = Literal["other hardware", "toy scale", "own comparator", "tuned on test", "author-run"]
 
 REDUCERS: dict[AssessorName, tuple[Reducer, ...]] = {
-    "threshold": ("mean", "ratio"), "equivalence": ("mean", "ratio"), "ordering": ("lead",), "bound": ("max", "min", "voids"),
+    "threshold": ("mean", "ratio"),
+    "equivalence": ("mean", "ratio"),
+    "ordering": ("lead",),
+    "bound": ("max", "min", "voids"),
 }
 
 
@@ -199,12 +202,16 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
             (self.text.strip(), "it needs a sentence."),
             (isinstance(self.quantity, Metric) and self.quantity.unit.strip(), "its quantity must be a Metric with a unit."),
             (self.comparator.strip(), "it needs a comparator: against what?"),
-            (self.population.scale.strip() and self.population.workloads,
-             "its population needs a scale in words and at least one workload."),
+            (
+                self.population.scale.strip() and self.population.workloads,
+                "its population needs a scale in words and at least one workload.",
+            ),
             (self.kind in get_args(Kind), f"unknown kind {self.kind!r}; allowed: {', '.join(get_args(Kind))}."),
             (allowed, f"unknown assessor {self.assessor!r}; allowed: {', '.join(REDUCERS)}."),
-            (not allowed or measure.reducer in allowed,
-             f"{self.assessor} cannot use the reducer {measure.reducer!r}; allowed: {', '.join(allowed or ())}."),
+            (
+                not allowed or measure.reducer in allowed,
+                f"{self.assessor} cannot use the reducer {measure.reducer!r}; allowed: {', '.join(allowed or ())}.",
+            ),
             (measure.across in ("pool", "max", "min"), f"across must be pool, max or min, got {measure.across!r}."),
             (measure.reducer != "lead" or measure.across != "max", "a ranking holds on the pool or on every workload (min)."),
             (len(measure.policies) >= needs, f"its measure {measure.reducer!r} needs at least {needs} policies."),
@@ -212,8 +219,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
             (self.reproduce or not self.is_runnable, "it needs the command that reproduces it."),
             (not self.reproduce or self.reproduce[0] in ("chamber", "python"), "its command must start with chamber or python."),
             (set(self.limits) <= set(get_args(Limit)), f"unknown limit; allowed: {', '.join(get_args(Limit))}."),
-            (self.assessor != "equivalence" or (two_sided and published is not None and self.tolerance.contains(published)),
-             "equivalence needs both limits, around the published number."),
+            (
+                self.assessor != "equivalence" or (two_sided and published is not None and self.tolerance.contains(published)),
+                "equivalence needs both limits, around the published number.",
+            ),
         ]
         return [message for is_right, message in checks if not is_right]
 
@@ -230,6 +239,16 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> str:
         """Hash of all that can change a verdict; wording and source are free to be corrected."""
-        rule = (self.quantity.name, self.quantity.unit, self.quantity.direction, self.population.workloads,
-                self.population.allows_generated, self.tolerance, self.measure, self.kind, self.reproduce, self.assessor)
+        rule = (
+            self.quantity.name,
+            self.quantity.unit,
+            self.quantity.direction,
+            self.population.workloads,
+            self.population.allows_generated,
+            self.tolerance,
+            self.measure,
+            self.kind,
+            self.reproduce,
+            self.assessor,
+        )
         return digest(msgspec.to_builtins(rule))

@@ -14,9 +14,10 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from cloudchamber.core.claims import AssessorName, Kind, Measure, Population, Published, Source, Tolerance
+from cloudchamber.core.errors import InputError
+
 from .canonical import canonical, digest, instant
-from .claims import AssessorName, Kind, Measure, Population, Published, Source, Tolerance
-from .errors import InputError
 
 Verdict = Literal["holds", "partly", "fails", "not testable here", "untested"]
 _KINDS, _VERDICTS = frozenset(get_args(Kind)), frozenset(get_args(Verdict))
@@ -146,8 +147,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, di
         if low_high is not None and (result.estimate is None or not low_high[0] <= result.estimate <= low_high[1]):
             raise InputError(f"record of {self.claim!r}: the interval {low_high} does not hold the estimate {result.estimate}.")
         if self.method.ran and instant(self.tolerance.stated) > instant(self.method.ran):
-            raise InputError(f"record of {self.claim!r}: its tolerance was stated {self.tolerance.stated}, after the run of "
-                             f"{self.method.ran}; run it again.")
+            raise InputError(
+                f"record of {self.claim!r}: its tolerance was stated {self.tolerance.stated}, after the run of "
+                f"{self.method.ran}; run it again."
+            )
 
     @cached_property
     def id(self) -> str:
@@ -185,8 +188,9 @@ def parse(data: bytes | Mapping[str, Any], place: str = "record") -> Evidence | 
         identity, schema = raw.pop("id"), raw.get("schema", 1)
         actual = digest(raw)
         if actual != identity:
-            raise InputError(f"{place} is forged or damaged: its id is {str(identity)[:16]}, "
-                             f"but its content hashes to {actual[:16]}; restore it.")
+            raise InputError(
+                f"{place} is forged or damaged: its id is {str(identity)[:16]}, but its content hashes to {actual[:16]}; restore it."
+            )
         if schema > SCHEMA:
             return Unreadable(identity, str(raw.get("claim", "?")), raw)
         record = msgspec.convert(raw, Evidence)

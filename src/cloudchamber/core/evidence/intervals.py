@@ -14,7 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .errors import InputError
+from cloudchamber.core.errors import InputError
 
 Block = tuple[tuple[int, ...], np.ndarray, np.ndarray]  # seeds; numerators and denominators by seed
 RESAMPLES = 2000

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from .errors import InputError
+from cloudchamber.core.errors import InputError
 
 
 @lru_cache(maxsize=4096)

@@ -21,10 +21,12 @@ from typing import Any
 
 import msgspec
 
-from .claims import Claim
-from .evidence import DataUse, Evidence, Host, Method, private
-from .study import Study
+from cloudchamber.core.claims import Claim
+from cloudchamber.core.study import Study
 
+from .record import DataUse, Evidence, Host, Method, private
+
+CORE = Path(__file__).parents[1]
 RUNNER = ("outcome.py", "parallel.py", "results.py", "study.py")
 
 
@@ -51,7 +53,7 @@ class Provenance(msgspec.Struct, frozen=True):
             If a dataset has no licence.
         """
         data = tuple(DataUse(each["name"], each.get("licence") or "", each.get("sha256")) for each in fingerprints)
-        return cls(_sources(type(study).__module__), _hash([Path(__file__).parent / name for name in RUNNER], Path(__file__).parent), data)
+        return cls(_sources(type(study).__module__), _hash([CORE / name for name in RUNNER], CORE), data)
 
     def stale_because(self, record: Evidence, claim: Claim | None = None) -> tuple[str, ...]:
         """Return what changed since a record was made; data that is not here cannot be said to have changed."""
@@ -64,17 +66,28 @@ class Provenance(msgspec.Struct, frozen=True):
 
     def method(self, claim: Claim, ran: datetime, seconds: float) -> Method:
         """Return the method block of a run that began at ``ran``; folders in its command are left out."""
-        commit, dirty = _git(Path(__file__).parents[1])
+        commit, dirty = _git(CORE)
         return Method(
-            ran=ran.astimezone(UTC).isoformat(timespec="milliseconds"), seconds=round(seconds, 3),
-            command=tuple(map(private, claim.reproduce)), module_sha256=self.module_sha256, runner_sha256=self.runner_sha256,
-            claim_sha256=claim.digest, data=self.data,
-            version=_version("cloudchamber") or "", commit=commit, dirty=dirty, host=host(), packages=_packages())
+            ran=ran.astimezone(UTC).isoformat(timespec="milliseconds"),
+            seconds=round(seconds, 3),
+            command=tuple(map(private, claim.reproduce)),
+            module_sha256=self.module_sha256,
+            runner_sha256=self.runner_sha256,
+            claim_sha256=claim.digest,
+            data=self.data,
+            version=_version("cloudchamber") or "",
+            commit=commit,
+            dirty=dirty,
+            host=host(),
+            packages=_packages(),
+        )
 
 
 def _hash(files: Iterable[Path], root: Path) -> str:
-    lines = [f"{hashlib.sha256(path.read_bytes().replace(bytes([13, 10]), bytes([10]))).hexdigest()} {path.relative_to(root).as_posix()}"
-             for path in sorted(files)]
+    lines = [
+        f"{hashlib.sha256(path.read_bytes().replace(bytes([13, 10]), bytes([10]))).hexdigest()} {path.relative_to(root).as_posix()}"
+        for path in sorted(files)
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -112,6 +125,7 @@ def _packages() -> dict[str, str]:
 @cache
 def _git(folder: Path) -> tuple[str, bool | None]:
     """Return the commit, and whether sources differ from it; empty and None where there is no git."""
+
     def ask(*words: str) -> str | None:
         try:
             done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=False)

@@ -15,11 +15,12 @@ from typing import ClassVar, Protocol
 import msgspec
 import numpy as np
 
+from cloudchamber.core.claims import Claim
+from cloudchamber.core.errors import InputError
+
 from .canonical import digest
-from .claims import Claim
-from .errors import InputError
-from .evidence import MAX_BYTES, Evidence, Method, Part, Result, Verdict, private, size
 from .intervals import Block, interval
+from .record import MAX_BYTES, Evidence, Method, Part, Result, Verdict, private, size
 from .rows import Cells, Row
 
 Estimate = tuple[float, tuple[float, float] | None]
@@ -60,15 +61,37 @@ class ThresholdAssessor:
             verdict, reason = obstacle
         result = Result(
             n=sum(len(cells.seeds(workload)) for workload in cells.workloads) * len(cells.subjects),
-            void=len(cells.void(cells.involved)), rows_sha256=digest([dict(row) for row in rows]), seeds=cells.seeds_text(),
-            estimate=whole[0] if whole else None, interval=whole[1] if whole else None, parts=parts, means=cells.means(),
+            void=len(cells.void(cells.involved)),
+            rows_sha256=digest([dict(row) for row in rows]),
+            seeds=cells.seeds_text(),
+            estimate=whole[0] if whole else None,
+            interval=whole[1] if whole else None,
+            parts=parts,
+            means=cells.means(),
             series=cells.series(),
-            void_reasons=tuple(dict.fromkeys(private(str(row["void"]))[:200] for row in cells.void(cells.involved)))[:5])
+            void_reasons=tuple(dict.fromkeys(private(str(row["void"]))[:200] for row in cells.void(cells.involved)))[:5],
+        )
         record = Evidence(
-            claim=claim.id, study=cells.study, text=claim.text, source=claim.source, published=claim.published,
-            quantity=claim.quantity.name, unit=claim.quantity.unit, direction=claim.quantity.direction, comparator=claim.comparator,
-            population=claim.population, tolerance=claim.tolerance, measure=claim.measure, assessor=claim.assessor,
-            kind=claim.kind, limits=claim.limits, method=method, result=result, verdict=verdict, reason=reason)
+            claim=claim.id,
+            study=cells.study,
+            text=claim.text,
+            source=claim.source,
+            published=claim.published,
+            quantity=claim.quantity.name,
+            unit=claim.quantity.unit,
+            direction=claim.quantity.direction,
+            comparator=claim.comparator,
+            population=claim.population,
+            tolerance=claim.tolerance,
+            measure=claim.measure,
+            assessor=claim.assessor,
+            kind=claim.kind,
+            limits=claim.limits,
+            method=method,
+            result=result,
+            verdict=verdict,
+            reason=reason,
+        )
         if size(record) > MAX_BYTES:
             record = msgspec.structs.replace(record, result=msgspec.structs.replace(result, series=()))
         return record
@@ -90,8 +113,13 @@ class ThresholdAssessor:
 
     def _part(self, cells: Cells, workload: str) -> Part:
         estimate, interval = self.estimate(cells, (workload,))
-        return Part(workload, len(cells.seeds(workload)) * len(cells.subjects), estimate, interval,
-                    cells.claim.tolerance.contains(*(interval or (estimate,))))
+        return Part(
+            workload,
+            len(cells.seeds(workload)) * len(cells.subjects),
+            estimate,
+            interval,
+            cells.claim.tolerance.contains(*(interval or (estimate,))),
+        )
 
     def verdict(self, claim: Claim, whole: Estimate, parts: Sequence[Part]) -> tuple[Verdict, str]:
         """Verdict and reason by the rule of this module; widening the tolerance can only improve it."""
@@ -113,8 +141,12 @@ class ThresholdAssessor:
         """Return the estimate over some of the workloads, and its 95 % interval."""
         across, low, high = cells.claim.measure.across, *self._range(cells.claim)
         parts = [workloads] if across == "pool" else [[workload] for workload in workloads]
-        contrasts = [[block[i] for block in blocks] for part in parts
-                     for blocks in [[self.blocks(cells, workload) for workload in part]] for i in range(len(blocks[0]))]
+        contrasts = [
+            [block[i] for block in blocks]
+            for part in parts
+            for blocks in [[self.blocks(cells, workload) for workload in part]]
+            for i in range(len(blocks[0]))
+        ]
         try:
             found = [interval(blocks, LEVEL / len(contrasts)) for blocks in contrasts]
         except InputError as error:
@@ -179,8 +211,12 @@ class BoundAssessor(ThresholdAssessor):
         return float(values.max() if claim.measure.reducer == "max" else values.min()), None
 
 
-ASSESSORS: dict[str, Assessor] = {"threshold": ThresholdAssessor(), "equivalence": EquivalenceAssessor(), "ordering": OrderingAssessor(),
-                                  "bound": BoundAssessor()}
+ASSESSORS: dict[str, Assessor] = {
+    "threshold": ThresholdAssessor(),
+    "equivalence": EquivalenceAssessor(),
+    "ordering": OrderingAssessor(),
+    "bound": BoundAssessor(),
+}
 
 
 def assess(claim: Claim, rows: Iterable[Row], method: Method = Method()) -> Evidence:  # noqa: B008 (frozen)

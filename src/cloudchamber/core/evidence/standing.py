@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from .claims import Claim
-from .errors import InputError
-from .evidence import Evidence, Unreadable, parse, private
+from cloudchamber.core.claims import Claim
+from cloudchamber.core.errors import InputError
+from cloudchamber.core.results import Table, number
+
 from .provenance import Provenance
-from .results import Table, number
+from .record import Evidence, Unreadable, parse, private
 from .store import Store
 
 COLUMNS = ("claim", "published", "ours", "evidence", "verdict")
@@ -68,11 +69,20 @@ class Standing:
         """Return plain data for machines."""
         record, result = self.record, self.record.result if self.record else None
         return {
-            "claim": self.claim.id, "study": self.study, "published": self.claim.published.text,
-            "estimate": result.estimate if result else None, "interval": result.interval if result else None,
-            "n": result.n if result else 0, "evidence": self.claim.kind, "status": self.status,
-            "verdict": record.verdict if record else "untested", "why": self.why, "record": record.id if record else None,
-            "records": self.records, "failing": self.failing, "reproduce": [private(word) for word in self.claim.reproduce],
+            "claim": self.claim.id,
+            "study": self.study,
+            "published": self.claim.published.text,
+            "estimate": result.estimate if result else None,
+            "interval": result.interval if result else None,
+            "n": result.n if result else 0,
+            "evidence": self.claim.kind,
+            "status": self.status,
+            "verdict": record.verdict if record else "untested",
+            "why": self.why,
+            "record": record.id if record else None,
+            "records": self.records,
+            "failing": self.failing,
+            "reproduce": [private(word) for word in self.claim.reproduce],
         }
 
 
@@ -96,16 +106,26 @@ def to_markdown(standings: Sequence[Standing]) -> str:
     for each in standings:
         claim, record = each.claim, each.record
         source, population = claim.source, claim.population
-        lines += [f"## {claim.id}", "", claim.text, "",
-                  f"- Published: {claim.published.text} ({source.title}, {source.place}, {source.date}; {source.interest})",
-                  f"- Population: {population.scale}; workloads {', '.join(population.workloads)}; hardware {population.hardware}",
-                  f"- Against: {claim.comparator}", f"- Holds if {claim.tolerance} (stated {claim.tolerance.stated})",
-                  f"- Limits: {', '.join(claim.limits) or 'none listed'}", f"- Command: `{private(' '.join(claim.reproduce)) or 'none'}`"]
+        lines += [
+            f"## {claim.id}",
+            "",
+            claim.text,
+            "",
+            f"- Published: {claim.published.text} ({source.title}, {source.place}, {source.date}; {source.interest})",
+            f"- Population: {population.scale}; workloads {', '.join(population.workloads)}; hardware {population.hardware}",
+            f"- Against: {claim.comparator}",
+            f"- Holds if {claim.tolerance} (stated {claim.tolerance.stated})",
+            f"- Limits: {', '.join(claim.limits) or 'none listed'}",
+            f"- Command: `{private(' '.join(claim.reproduce)) or 'none'}`",
+        ]
         if record is not None:
             means = ", ".join(f"{name} {number(mean)}" for name, mean in record.result.means.items())
             ran, version = record.method.ran, record.method.version or "?"
-            lines += [f"- Ran {ran}, version {version}, {record.method.seconds:g} s; void {record.result.void}",
-                      f"- Means in {record.unit}: {means or 'none'}", f"- Record {record.id} of {each.records}, {each.failing} failing"]
+            lines += [
+                f"- Ran {ran}, version {version}, {record.method.seconds:g} s; void {record.result.void}",
+                f"- Means in {record.unit}: {means or 'none'}",
+                f"- Record {record.id} of {each.records}, {each.failing} failing",
+            ]
         lines.append("")
     return "\n".join(lines)
 

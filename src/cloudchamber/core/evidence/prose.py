@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from .errors import InputError, unknown
+from cloudchamber.core.errors import InputError, unknown
+
 from .standing import Standing, table
 
 _NUMBER = r"\d[\d,]*(?:\.\d+)?"
@@ -27,7 +28,10 @@ _BLOCK = re.compile(r"(<!--\s*claims-table:(?P<study>[\w.]+)\s*-->)(?P<body>.*?)
 _FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*\2[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 _FIELDS: dict[str, Callable[[float], float]] = {
-    "estimate": lambda x: x, "excess": lambda x: (x - 1) * 100, "saving": lambda x: (1 - x) * 100, "percent": lambda x: x * 100,
+    "estimate": lambda x: x,
+    "excess": lambda x: (x - 1) * 100,
+    "saving": lambda x: (1 - x) * 100,
+    "percent": lambda x: x * 100,
 }
 
 
@@ -64,8 +68,11 @@ def problems(text: str, standings: Sequence[Standing]) -> list[str]:
             if right != match[0]:
                 given = right.partition("<!--")[0].strip()
                 found.append((match.start(), f"{match['number']} is not what the record of {match['claim']} gives: {given}"))
-    found += [(match.start(), f"{match[0].strip()!r} has no <!-- claim:ID --> behind it") for match in _FIGURE.finditer(prose)
-              if match.start() not in covered]
+    found += [
+        (match.start(), f"{match[0].strip()!r} has no <!-- claim:ID --> behind it")
+        for match in _FIGURE.finditer(prose)
+        if match.start() not in covered
+    ]
     stray = (match for match in re.finditer(_MARKER, prose) if match.start() not in covered)
     found += [(match.start(), f"the marker of {match['claim']} has no number in front of it") for match in stray]
     return [f"line {prose.count(chr(10), 0, start) + 1}: {message}" for start, message in sorted(found)]
@@ -75,7 +82,7 @@ def _rewritten(match: re.Match[str], claims: dict[str, Standing]) -> str:
     if match["claim"] not in claims:
         raise unknown("claim", match["claim"], claims)
     right = _figure(claims[match["claim"]], match["field"] or "estimate", match["number"])
-    return right + match[0][len(match["number"]):]
+    return right + match[0][len(match["number"]) :]
 
 
 def _figure(standing: Standing, field: str, shown: str) -> str:
@@ -90,8 +97,12 @@ def _figure(standing: Standing, field: str, shown: str) -> str:
         raise InputError(f"claim {standing.claim.id!r} has no figure on record; run chamber claims --run.")
     result = record.result
     estimate, interval = record.result.estimate, result.interval or ()
-    plain = {"n": float(result.n), "void": float(result.void), **dict(zip(("low", "high"), interval, strict=False)),
-             **{name: rule(estimate) for name, rule in _FIELDS.items()}}
+    plain = {
+        "n": float(result.n),
+        "void": float(result.void),
+        **dict(zip(("low", "high"), interval, strict=False)),
+        **{name: rule(estimate) for name, rule in _FIELDS.items()},
+    }
     if field not in plain:
         raise unknown(f"field of claim {standing.claim.id!r}", field, (*plain, "published"))
     if plain[field] < 0:  # a sign in the sentence is not ours to write: "5 % cheaper" cannot become "-3 % cheaper"
@@ -112,6 +123,6 @@ def _outside_code(text: str, change: Callable[[str], str], *, blank_code: bool =
     parts, end = [], 0
     for match in _FENCE.finditer(text):
         code = re.sub(r"[^\n]", " ", match[0]) if blank_code else match[0]
-        parts += [change(text[end:match.start()]), code]
+        parts += [change(text[end : match.start()]), code]
         end = match.end()
     return "".join([*parts, change(text[end:])])

@@ -15,11 +15,12 @@ from typing import Any
 
 import msgspec
 
-from .canonical import instant
-from .errors import InputError
-from .evidence import Evidence, Unreadable, parse
+from cloudchamber.core.errors import InputError
 
-PACKAGED = Path(__file__).parents[1] / "evidence"
+from .canonical import instant
+from .record import Evidence, Unreadable, parse
+
+PACKAGED = Path(__file__).parents[2] / "evidence"
 
 
 class Store:
@@ -87,7 +88,8 @@ class Store:
             if _limits(each) != _limits(record) and instant(record.tolerance.stated) <= instant(each.method.ran):
                 raise InputError(
                     f"claim {record.claim!r}: its tolerance was {each.tolerance} in the run of {each.method.ran} and is now "
-                    f"{record.tolerance}, yet stated {record.tolerance.stated}; state when it was changed, after that run.")
+                    f"{record.tolerance}, yet stated {record.tolerance.stated}; state when it was changed, after that run."
+                )
         newest = self.newest(record.claim)
         if newest is not None and not record.supersedes and record.id not in self._records:
             record = msgspec.structs.replace(record, supersedes=newest.id)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .claims import Claim
-from .errors import InputError
-from .evidence import Series
+from cloudchamber.core.claims import Claim
+from cloudchamber.core.errors import InputError
+
+from .record import Series
 
 Row = Mapping[str, Any]
 
@@ -76,8 +77,13 @@ class Cells:
 
     def void(self, policies: Iterable[str], workloads: Iterable[str] | None = None) -> list[Row]:
         """Void rows of the policies."""
-        return [row for workload in workloads or self.workloads for policy in policies
-                for row in self.rows[workload, policy].values() if row.get("void")]
+        return [
+            row
+            for workload in workloads or self.workloads
+            for policy in policies
+            for row in self.rows[workload, policy].values()
+            if row.get("void")
+        ]
 
     @property
     def is_generated(self) -> bool:
@@ -86,16 +92,20 @@ class Cells:
 
     def means(self) -> dict[str, float]:
         """Return the quantity's mean by policy, where no trial is void, and the bound's."""
+
         def rows_of(policy: str) -> list[Row]:
             return [row for workload in self.workloads for row in self.rows.get((workload, policy), {}).values()]
 
-        columns: dict[str, list[Any]] = {policy: [None if row.get("void") else row.get(self.claim.quantity.name) for row in rows_of(policy)]
-                                         for policy in dict.fromkeys(policy for _, policy in self.rows)}
+        columns: dict[str, list[Any]] = {
+            policy: [None if row.get("void") else row.get(self.claim.quantity.name) for row in rows_of(policy)]
+            for policy in dict.fromkeys(policy for _, policy in self.rows)
+        }
         columns["bound"] = [row.get("bound") for row in rows_of(self.involved[0])]
         return {name: math.fsum(column) / len(column) for name, column in columns.items() if column and None not in column}
 
     def series(self) -> tuple[Series, ...]:
         """Return the involved policies' rows in columns; the bounds once per workload."""
+
         def column(workload: str, policy: str, field: str) -> tuple[Any, ...]:
             return tuple(self.rows[workload, policy][seed].get(field) for seed in self.seeds(workload))
 
@@ -103,8 +113,15 @@ class Cells:
         for workload in self.workloads:
             for policy in self.involved:
                 bounds = column(workload, policy, "bound") if policy == self.involved[0] else ()
-                series.append(Series(workload, policy, self.seeds(workload), column(workload, policy, self.claim.field),
-                                     bounds if None not in bounds else ()))
+                series.append(
+                    Series(
+                        workload,
+                        policy,
+                        self.seeds(workload),
+                        column(workload, policy, self.claim.field),
+                        bounds if None not in bounds else (),
+                    )
+                )
         return tuple(series)
 
     def seeds_text(self) -> str:
