@@ -27,13 +27,13 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.test
-	$(BIN)/python docs/build.py
+	$(BIN)/python scripts/build_docs.py
 
 examples: $(VENV)/.test
-	$(BIN)/python examples/run_all.py
+	$(BIN)/python scripts/run_examples.py
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python benchmarks/spot.py
 
 clean:
 	rm -rf $(VENV) site reports .mypy_cache .ruff_cache .hypothesis

@@ -50,7 +50,7 @@ def test_says_everything_the_table_says_and_how_to_get_it(html):
 
 
 def test_shows_a_timeline_of_every_policy_and_the_bills(html):
-    assert html.count("time line of ") == 10
+    assert html.count("<g transform") == 10 and "time lines of optimum, " in html
     assert "preemption" in html and "slack" in html and "USD against hours since the start" in html
 
 

@@ -24,7 +24,10 @@ class Fixed:
 
 def guarded(policy, cold=2, work=4, deadline=20):
     guard = DeadlineGuard(policy)
-    guard.reset(Simulator(market(["1" * deadline, "1" * deadline], on_demand=[4.0, 3.0]), Ticks(work, deadline, cold)).spec, np.random.default_rng(0))
+    guard.reset(
+        Simulator(market(["1" * deadline, "1" * deadline], on_demand=[4.0, 3.0]), Ticks(work, deadline, cold)).spec,
+        np.random.default_rng(0),
+    )
     return guard
 
 

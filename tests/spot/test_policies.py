@@ -77,7 +77,9 @@ def test_skynomad_leaves_a_zone_that_keeps_dying():
 
 
 def test_skynomad_does_not_cross_an_ocean_for_pennies():
-    world = Simulator(market(["0" * 2 + "1" * 118, "1" * 120], spot=[0.99, 1.0], tick_s=600, egress=2.0), Ticks(70, 120, 1), checkpoint_gb=50)
+    world = Simulator(
+        market(["0" * 2 + "1" * 118, "1" * 120], spot=[0.99, 1.0], tick_s=600, egress=2.0), Ticks(70, 120, 1), checkpoint_gb=50
+    )
     assert run(world, SkyNomad()).migrations == 0
 
 

@@ -93,8 +93,17 @@ def test_missing_prices_name_the_option(tmp_path):
     assert read_user_trace(tmp_path, polarity="available", spot_usd_h=2.0).spot_usd_h.max() == 2.0
 
 
-@pytest.mark.parametrize("content", ["not json", "[]", '{"data": [1]}', '{"metadata": {"gap_seconds": 0}, "data": [1]}',
-                                     '{"metadata": {"gap_seconds": 60}, "data": []}', '{"metadata": {"gap_seconds": 60}, "data": ["up"]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "not json",
+        "[]",
+        '{"data": [1]}',
+        '{"metadata": {"gap_seconds": 0}, "data": [1]}',
+        '{"metadata": {"gap_seconds": 60}, "data": []}',
+        '{"metadata": {"gap_seconds": 60}, "data": ["up"]}',
+    ],
+)
 def test_malformed_files_name_the_file_and_the_format(tmp_path, content):
     (tmp_path / "us-east-1a.json").write_text(content)
     with pytest.raises(InputError, match="us-east-1a.json"):
@@ -122,16 +131,29 @@ def test_tick_that_does_not_divide_the_cold_start_needs_rounding(tmp_path):
     assert SpotStudy().workload(tmp_path, polarity="available", rounding="true").world(0).job.cold_start == 2
 
 
-@pytest.mark.parametrize(("key", "value", "message"), [("colour", "red", "no parameter 'colour'"), ("work_h", "-1", "at least 0"),
-                                                       ("work_h", "soon", "must be a number"), ("rounding", "maybe", "true or false"),
-                                                       ("zones", "us-east-9z", "no zone 'us-east-9z'"), ("deadline_ratio", "0.5", "at least 1")])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("colour", "red", "no parameter 'colour'"),
+        ("work_h", "-1", "at least 0"),
+        ("work_h", "soon", "must be a number"),
+        ("rounding", "maybe", "true or false"),
+        ("zones", "us-east-9z", "no zone 'us-east-9z'"),
+        ("deadline_ratio", "0.5", "at least 1"),
+    ],
+)
 def test_wrong_settings_are_refused(trace, key, value, message):
     with pytest.raises(InputError, match=message):
         SpotStudy().workload(trace, polarity="available", **{key: value})
 
 
 def test_regions_follow_the_clouds_names():
-    assert [region_of(zone) for zone in ("us-east-1a", "europe-west1-c", "eastus-2", "moon")] == ["us-east-1", "europe-west1", "eastus", "moon"]
+    assert [region_of(zone) for zone in ("us-east-1a", "europe-west1-c", "eastus-2", "moon")] == [
+        "us-east-1",
+        "europe-west1",
+        "eastus",
+        "moon",
+    ]
 
 
 def test_same_trial_for_the_same_seed(trace):

@@ -34,8 +34,14 @@ def test_same_seed_same_market():
 @given(st.integers(0, 2**31), st.floats(0.3, 1.5), st.floats(0.0, 0.7), st.floats(0.0, 0.9))
 def test_generated_markets_are_valid(seed, alpha, price_step, diurnal):
     zone = ZoneStatistics("a-1", "a", 2.0, 8.0, alpha, 600, 360_000, 3000, 1.0, 0.7, price_step)
-    made = generate([zone, zone.__class__(**{**vars(zone), "name": "b-1", "region": "b"})], ticks=500, tick_s=600,
-                    rng=np.random.default_rng(seed), egress_usd_gb={None: 0.1}, diurnal=diurnal)
+    made = generate(
+        [zone, zone.__class__(**{**vars(zone), "name": "b-1", "region": "b"})],
+        ticks=500,
+        tick_s=600,
+        rng=np.random.default_rng(seed),
+        egress_usd_gb={None: 0.1},
+        diurnal=diurnal,
+    )
     assert made.available.shape == (500, 2) and (made.spot_usd_h > 0).all()
     assert made.spot_usd_h.max() <= 2.0 * (1 + price_step) + 1e-9
 

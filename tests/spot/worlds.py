@@ -14,7 +14,9 @@ from cloudchamber.spot.traces import egress_matrix
 def market(rows: list[str], *, spot=1.0, on_demand=4.0, tick_s=3600.0, regions=None, egress=0.0) -> Market:
     """A market from one string of 0/1 per zone; prices are scalars or one per zone."""
     count, ticks = len(rows), len(rows[0])
-    zones = tuple(Zone(f"z{i}", (regions or [f"r{i}" for i in range(count)])[i], float(np.broadcast_to(on_demand, count)[i])) for i in range(count))
+    zones = tuple(
+        Zone(f"z{i}", (regions or [f"r{i}" for i in range(count)])[i], float(np.broadcast_to(on_demand, count)[i])) for i in range(count)
+    )
     up = np.array([[c == "1" for c in row] for row in rows]).T
     prices = np.broadcast_to(np.asarray(spot, dtype=float), (ticks, count)).copy()
     return Market(zones, tick_s, up, prices, egress_matrix(zones, {None: egress}))
@@ -110,7 +112,10 @@ class ReplaySimulator:
             if decision is not None and (decision.until_s is None or t * tick_s >= decision.until_s - 1e-6):
                 ask = True
             if ask:
-                made = tuple(Try(z, m, ok, at * tick_s) for (z, m), (ok, at) in sorted(tries.items(), key=lambda item: (item[0][0], item[0][1] != "spot")))
+                made = tuple(
+                    Try(z, m, ok, at * tick_s)
+                    for (z, m), (ok, at) in sorted(tries.items(), key=lambda item: (item[0][0], item[0][1] != "spot"))
+                )
                 obs = SpotObs(t * tick_s, done * tick_s, mode, zone, location, cold * tick_s, market.spot_usd_h[t], preempted, made, probes)
                 decision, tries, preempted, ask = guard.decide(obs), {}, None, False
                 probes = tuple(Probe(z, bool(market.available[t, z]), t * tick_s) for z in decision.probes)

@@ -11,6 +11,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from .errors import CandidateError, InputError, MissingExtra, unknown
@@ -91,11 +92,14 @@ def _makers(subject: Study, policies: Sequence[Any] | None) -> Mapping[str, Call
     makers: dict[str, Callable[[], Any]] = {}
     for each in policies:
         if isinstance(each, str):
-            label, maker = each, load_policy(subject, each)
+            maker = load_policy(subject, each)
+            label = each if each in subject.policies() or each.endswith(")") else Path(each).name
         elif isinstance(each, type):
             label, maker = each.__name__, each
         else:
             label, maker = repr(each), _Copies(each)
+        if label in makers:
+            raise InputError(f"policy {label!r} is named twice; give each a name of its own.")
         makers[label] = maker
     if not makers:
         raise InputError(f"no policy given; name at least one of {', '.join(subject.policies())}.")

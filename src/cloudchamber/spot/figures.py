@@ -28,33 +28,54 @@ def figures(results: Results) -> list[Figure]:
     made = []
     for workload in results.workloads.values():
         assert isinstance(workload, SpotWorkload)
-        seed, outcomes = _typical(results, workload.name)
-        if outcomes:
-            made += _of_workload(workload, seed, outcomes)
+        seed = _typical_seed(results, workload.name)
+        if seed is not None:
+            made += _of_workload(workload, seed, _outcomes(results, workload.name, seed))
     return made
 
 
-def _typical(results: Results, workload: str) -> tuple[int, dict[str, Outcome]]:
-    """The seed at the median of the cheapest policy that cannot see the future, and every valid outcome there, cheapest first."""
+def timeline(results: Results, workload: str, seed: int) -> str:
+    """Return one SVG: the optimum and every policy in one trial, over the zones' availability."""
+    chosen = results.workloads[workload]
+    assert isinstance(chosen, SpotWorkload)
+    return _timeline(chosen.world(seed), _outcomes(results, workload, seed))
+
+
+def _timeline(world: World, outcomes: Mapping[str, Outcome]) -> str:
+    least_usd = next(iter(outcomes.values())).metrics["cost_usd"]
+    parts, top = [f"<defs>{_availability(world)}</defs>"], 0.0
+    height = 22 + len(world.market.zones) * ROW + SLACK + 24
+    for name, outcome in outcomes.items():
+        parts.append(f'<g transform="translate(0 {top:.0f})">{"".join(_panel(name, outcome, world, least_usd))}</g>')
+        top += height
+    return document(WIDTH, top, parts, f"time lines of {', '.join(outcomes)}")
+
+
+def _typical_seed(results: Results, workload: str) -> int | None:
+    """The seed with the median ratio of the cheapest policy that cannot see the future."""
     metric = results.study.objective
     rows = [row for row in results.summary() if row.workload == workload and row.mean is not None and row.policy not in results.clairvoyant]
     if not rows:
-        return 0, {}
+        return None
     best = min(rows, key=lambda row: row.mean or 0.0).policy
     ranked = sorted(results.of(workload, best), key=lambda trial: trial.ratio(metric) or 0.0)
-    seed = ranked[len(ranked) // 2].seed
+    return ranked[len(ranked) // 2].seed
+
+
+def _outcomes(results: Results, workload: str, seed: int) -> dict[str, Outcome]:
+    """The optimum and every valid outcome of one trial, cheapest first."""
+    metric = results.study.objective
     there = [trial for trial in results.of(workload) if trial.seed == seed]
     valid = {trial.policy: trial.outcome for trial in there if not trial.outcome.is_void}
     ordered = dict(sorted(valid.items(), key=lambda item: item[1].metrics[metric.name]))
     bound = there[0].bound
-    return seed, {"optimum": bound.outcome, **ordered} if bound and bound.outcome else ordered
+    return {"optimum": bound.outcome, **ordered} if bound and bound.outcome else ordered
 
 
 def _of_workload(workload: SpotWorkload, seed: int, outcomes: Mapping[str, Outcome]) -> list[Figure]:
     world = workload.world(seed)
     hours = world.market.tick_s / 3600
     least = next(iter(outcomes.values())).metrics["cost_usd"]
-    panels = [_panel(name, outcome, world, least) for name, outcome in outcomes.items()]
     bills = [
         (name, *_thinned(np.arange(len(outcome.series["cost_usd"])) * hours, outcome.series["cost_usd"]))
         for name, outcome in outcomes.items()
@@ -66,7 +87,7 @@ def _of_workload(workload: SpotWorkload, seed: int, outcomes: Mapping[str, Outco
             f"Where each policy ran: {where}",
             "Each row is a zone, shaded while it has spot capacity. Blue: the job on spot; orange: on demand; red ticks: preemptions. "
             "Below each: the slack, the hours the job could still waste; at the dashed line only on-demand is left. Hover for details.",
-            _legend() + f'<svg width="0" height="0"><defs>{_availability(world)}</defs></svg>' + "".join(panels),
+            _legend() + _timeline(world, outcomes),
         ),
         Figure(
             f"What each policy paid: {where}",
@@ -108,7 +129,7 @@ def _id(world: World) -> str:
     )
 
 
-def _panel(name: str, outcome: Outcome, world: World, least_usd: float) -> str:
+def _panel(name: str, outcome: Outcome, world: World, least_usd: float) -> list[str]:
     """One policy: its episodes over the zones, and its slack below."""
     x, zones = _time_scale(world), world.market.zones
     bottom = 22 + len(zones) * ROW
@@ -126,7 +147,7 @@ def _panel(name: str, outcome: Outcome, world: World, least_usd: float) -> str:
     for tick in Scale(0, world.job.deadline * world.market.tick_s / 3600, 0, 1).ticks(10):
         at = x(tick * 3600 / world.market.tick_s)
         parts += [line(at, 22, at, height - 18), text(at, height - 5, f"{tick:g} h", anchor="middle")]
-    return document(WIDTH, height, parts, f"time line of {name}")
+    return parts
 
 
 def _episodes(series: Mapping[str, Any], world: World, x: Scale) -> list[str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-import msgspec
 import numpy as np
 
 from cloudchamber.core.errors import InputError
@@ -12,7 +11,7 @@ from cloudchamber.core.messages import Message
 
 Mode = Literal["spot", "on_demand"]
 State = Literal["idle", "spot", "on_demand"]
-Hours = Annotated[float, msgspec.Meta(gt=0)]
+MODES: tuple[Mode, ...] = ("spot", "on_demand")
 
 
 class Job(Message, frozen=True):

@@ -16,11 +16,10 @@ from cloudchamber.core.jit import njit
 
 from .guard import DeadlineGuard
 from .market import Market, Ticks
-from .model import Decision, Future, Keep, Launch, Mode, Probe, SpotObs, SpotPolicy, SpotSpec, State, Try
+from .model import MODES, Decision, Future, Keep, Launch, Probe, SpotObs, SpotPolicy, SpotSpec, State, Try
 
 LEDGER = ("spot_usd", "on_demand_usd", "egress_usd", "probe_usd")
 STATES: tuple[State, ...] = ("idle", "spot", "on_demand")
-_MODES: tuple[Mode, ...] = ("spot", "on_demand")
 _IDLE, _SPOT, _ON_DEMAND = 0, 1, 2
 _KEEP, _RELEASE = -1, -2  # kinds of preference; from 0 on: zone * 2 + (mode is on-demand)
 _ASK, _PREEMPTED, _DONE, _LATE = 0, 1, 2, 3
@@ -212,16 +211,16 @@ class _Trial:
         self.log_progress = np.zeros(ticks + 1, dtype=np.int64)
         self.log_cost = np.zeros(ticks + 1)
         self.questions = 0
+        self.attempts = 0
 
     def finish(self) -> Run:
         world, state = self.world, self.state
         preempted: int | None = None
         probes: tuple[Probe, ...] = ()
-        event, asked_at = _ASK, 0
+        event = _ASK
         while event < _DONE:
-            decision = self.guard.decide(self._observe(preempted, probes, asked_at))
+            decision = self.guard.decide(self._observe(preempted, probes))
             self.questions += 1
-            asked_at = int(state[_T])
             probes = self._probe(decision.probes)
             held = int(state[_ZONE])
             event = _advance(
@@ -262,7 +261,7 @@ class _Trial:
             found.append(Probe(int(zone), is_up, t * world.market.tick_s))
         return tuple(found)
 
-    def _observe(self, preempted: int | None, probes: tuple[Probe, ...], asked_at: int) -> SpotObs:
+    def _observe(self, preempted: int | None, probes: tuple[Probe, ...]) -> SpotObs:
         t, code, zone, cold, done, location = self.state[:6].tolist()
         tick_s = self.world.market.tick_s
         return SpotObs(
@@ -274,18 +273,22 @@ class _Trial:
             cold * tick_s,
             self.world._prices_usd_h[t],
             preempted,
-            self._tries_since(asked_at, tick_s),
+            self._new_tries(tick_s),
             probes,
         )
 
-    def _tries_since(self, asked_at: int, tick_s: float) -> tuple[Try, ...]:
-        recent = self.tries[:, :, 0] >= asked_at
-        if not recent.any():
+    def _new_tries(self, tick_s: float) -> tuple[Try, ...]:
+        """The last attempt for each zone and mode since the last question."""
+        attempts = self.state.item(_LAUNCHES) + self.state.item(_FAILED)
+        if attempts == self.attempts:
             return ()
+        self.attempts = attempts
+        made = np.argwhere(self.tries[:, :, 0] >= 0).tolist()
         found = tuple(
             [
-                Try(zone, _MODES[mode], bool(self.tries[zone, mode, 1]), float(self.tries[zone, mode, 0] * tick_s))
-                for zone, mode in np.argwhere(recent).tolist()
+                Try(zone, MODES[mode], bool(granted), float(tick * tick_s))
+                for zone, mode in made
+                for tick, granted in [self.tries[zone, mode]]
             ]
         )
         self.tries[:, :, 0] = -1

@@ -70,25 +70,26 @@ class NelsonAalen(Lifetime):
         self._is_event = np.zeros((zones, 64), dtype=np.bool_)
         self._ended = np.zeros((zones, 64))
         self._count = np.zeros(zones, dtype=np.int64)
-        self._start = np.full(zones, np.nan)  # of the run that is open
-        self._last = np.full(zones, np.nan)
+        self._start = np.full(zones, -1.0)  # of the run that is open; -1 where none is
+        self._last = np.full(zones, np.inf)
 
     def seen(self, zone: int, available: bool, time_s: float) -> None:
         """Note that spot was, or was not, to be had in a zone."""
+        is_open = self._start[zone] >= 0
         if available:
-            if np.isnan(self._start[zone]):
+            if not is_open:
                 self._start[zone] = time_s
             self._last[zone] = time_s
-        elif not np.isnan(self._start[zone]):
+        elif is_open:
             self._end(zone, time_s - self._start[zone], True, time_s)
 
     def left(self, zone: int, time_s: float) -> None:
         """Censor the zone's run at the time it was last seen alive."""
-        if not np.isnan(self._start[zone]):
+        if self._start[zone] >= 0:
             self._end(zone, self._last[zone] - self._start[zone], False, time_s)
 
     def _end(self, zone: int, length_s: float, is_event: bool, time_s: float) -> None:
-        self._start[zone] = self._last[zone] = np.nan
+        self._start[zone], self._last[zone] = -1.0, np.inf
         if length_s <= 0 and not is_event:
             return
         n = self._count[zone]
@@ -104,20 +105,24 @@ class NelsonAalen(Lifetime):
 
     def expected_s(self, time_s: float, held: int) -> np.ndarray:
         """Expected remaining life in every zone of an instance launched now (or held now)."""
-        for zone in np.flatnonzero(time_s - self._last > self.forget_s):
-            if zone != held:
-                self.left(int(zone), time_s)
-        age = np.where(np.isnan(self._start), 0.0, time_s - self._start)
-        return _expected(self._length, self._is_event, self._ended, self._count, age, time_s, self.prior_s, self.gamma_cap)  # type: ignore[no-any-return]
+        if time_s - self._last.min() > self.forget_s:
+            for zone in np.flatnonzero(time_s - self._last > self.forget_s):
+                if zone != held:
+                    self.left(int(zone), time_s)
+        life_s: np.ndarray = _expected(
+            self._length, self._is_event, self._ended, self._count, self._start, time_s, self.prior_s, self.gamma_cap
+        )
+        return life_s
 
 
 @njit
-def _expected(length, is_event, ended, count, age, time_s, prior_s, gamma_cap):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _expected(length, is_event, ended, count, start, time_s, prior_s, gamma_cap):  # type: ignore[no-untyped-def]  # pragma: no cover
     out = np.empty(len(count))
     for zone in range(len(count)):
         n = count[zone]
-        gamma = _recent_excess(length[zone], is_event[zone], ended[zone], n, age[zone], time_s, prior_s, gamma_cap)
-        out[zone] = expected_life(length[zone, :n], is_event[zone, :n], age[zone], prior_s, gamma)
+        age = time_s - start[zone] if start[zone] >= 0 else 0.0
+        gamma = _recent_excess(length[zone], is_event[zone], ended[zone], n, age, time_s, prior_s, gamma_cap)
+        out[zone] = expected_life(length[zone, :n], is_event[zone, :n], age, prior_s, gamma)
     return out
 
 

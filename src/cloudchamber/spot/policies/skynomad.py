@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from cloudchamber.core.jit import njit
 from cloudchamber.core.policy import Choice, Instance, Policy, Real, clone
-from cloudchamber.spot.model import KEEP, Decision, Job, Launch, Mode, SpotObs, SpotSpec
+from cloudchamber.spot.model import KEEP, MODES, Decision, Job, Launch, SpotObs, SpotSpec
 from cloudchamber.spot.policies.lifetime import Lifetime, NelsonAalen
 
 VALUES = ("pace", "sqrt", "quadratic", "exponential", "time", "drift")
@@ -78,45 +79,45 @@ class SkyNomad(Policy):
         self.lifetime_ = clone(self.lifetime)
         self.lifetime_.reset(spec)
         self.on_demand_usd_h_ = spec.on_demand_usd_h
+        self.floor_usd_h_ = float(self.on_demand_usd_h_.min())
         self.seen_s_ = np.full(len(spec.zones), -math.inf)
+        self.launches_ = [Launch(zone, mode) for zone in range(len(spec.zones)) for mode in MODES]
+        self.no_egress_ = np.zeros(len(spec.zones))
 
     def decide(self, obs: SpotObs) -> Decision:
         """Score every place and return those better than the present one, best first."""
         self._learn(obs)
         job = self.spec_.job
-        left_s, time_left_s = job.work_s - obs.progress_s, job.deadline_s - obs.time_s
-        held = obs.zone if obs.mode == "spot" and obs.zone is not None else -1
-        life_s = np.minimum(self.lifetime_.expected_s(obs.time_s, held), time_left_s)
-        egress = self.spec_.egress_usd[obs.location] if obs.location is not None else 0.0
+        zone = -1 if obs.zone is None else obs.zone
+        held = zone if obs.mode == "spot" else -1
         value = self._value_usd_h(obs)
-        cold_s = job.cold_start_s
-        spot = _utility(value, life_s, cold_s, obs.spot_usd_h, egress)
-        on_demand = _utility(value, np.full(len(life_s), left_s), cold_s, self.on_demand_usd_h_, egress)
-        here = self._utility_here(obs, value, float(life_s[held]) if held >= 0 else left_s)
-        places: list[tuple[float, int, Mode]] = [(u, zone, "spot") for zone, u in enumerate(spot.tolist()) if zone != held]
-        places += [(u, zone, "on_demand") for zone, u in enumerate(on_demand.tolist()) if obs.mode != "on_demand" or zone != obs.zone]
-        floor = here + self.margin * value
-        better = sorted([each for each in places if each[0] > floor], reverse=True)
-        prefs = tuple([Launch(zone, mode) for _, zone, mode in better])
-        probes = self._probes(obs, {zone for _, zone, mode in better if mode == "spot"}, self.margin * value)
+        places = better_places(
+            self.lifetime_.expected_s(obs.time_s, held),
+            obs.spot_usd_h,
+            self.on_demand_usd_h_,
+            self.no_egress_ if obs.location is None else self.spec_.egress_usd[obs.location],
+            zone,
+            obs.mode == "spot",
+            obs.cold_s,
+            job.cold_start_s,
+            job.work_s - obs.progress_s,
+            job.deadline_s - obs.time_s,
+            value,
+            self.margin * value,
+        )
+        prefs = tuple([self.launches_[place] for place in places.tolist()])
+        probes = () if held < 0 or obs.cold_s > 0 else self._probes(obs, held, prefs, self.margin * value)
         return Decision((*prefs, KEEP), probes, None if probes else obs.time_s + self.review_s)
 
-    def _utility_here(self, obs: SpotObs, value: float, life_s: float) -> float:
-        """Utility of staying: no egress, and only what is left of the cold start. Idle is 0, but is no choice once spot runs."""
-        if obs.zone is None:
-            return 0.0
-        price = obs.spot_usd_h[obs.zone] if obs.mode == "spot" else self.on_demand_usd_h_[obs.zone]
-        return -math.inf if life_s <= 0 else float(value * max(life_s - obs.cold_s, 0.0) / life_s - price)
-
-    def _probes(self, obs: SpotObs, tried: set[int], margin_usd_h: float) -> tuple[int, ...]:
+    def _probes(self, obs: SpotObs, held: int, tried: tuple[Launch, ...], margin_usd_h: float) -> tuple[int, ...]:
         """Cheaper zones whose short expected life keeps us away, if they have not been seen for a while."""
-        if self.probing == "never" or obs.mode != "spot" or obs.cold_s > 0:
+        if self.probing == "never":
             return ()
-        cheaper = obs.spot_usd_h < obs.spot_usd_h[obs.zone] - margin_usd_h
-        due = cheaper & (obs.time_s - self.seen_s_ >= self.probe_every_s)
-        if not due.any():
+        stale = stale_cheaper(self.seen_s_, obs.spot_usd_h, held, obs.time_s - self.probe_every_s, margin_usd_h)
+        if not stale.size:
             return ()
-        return tuple([zone for zone in np.flatnonzero(due).tolist() if zone not in tried])
+        tried_zones = {launch.zone for launch in tried if launch.mode == "spot"}
+        return tuple([zone for zone in stale.tolist() if zone not in tried_zones])
 
     def _learn(self, obs: SpotObs) -> None:
         if obs.preempted is not None:
@@ -138,7 +139,7 @@ class SkyNomad(Policy):
         job: Job = self.spec_.job
         done_s, now_s = obs.progress_s, obs.time_s
         left_s, time_left_s = job.work_s - done_s, job.deadline_s - now_s
-        floor: float = self.on_demand_usd_h_.min().item()
+        floor = self.floor_usd_h_
         share = left_s / job.work_s
         if self.value == "drift":
             return floor * share
@@ -150,8 +151,52 @@ class SkyNomad(Policy):
         return floor * {"pace": q, "sqrt": math.sqrt(q), "exponential": math.exp(min(q - 1, 50.0))}[self.value]
 
 
-def _utility(value: float, life_s: np.ndarray, cold_s: float, price_usd_h: np.ndarray, egress_usd: np.ndarray | float) -> np.ndarray:
-    """U = V * eta - price - E / L of launching; L in seconds."""
-    life_s = np.maximum(life_s, 1e-9)
-    utility: np.ndarray = value * np.maximum(life_s - cold_s, 0.0) / life_s - price_usd_h - egress_usd * 3600 / life_s
-    return utility
+@njit
+def utility(value, life_s, cold_s, price_usd_h, egress_usd):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """U = V * eta - price - E / L per hour, of an episode of ``life_s`` seconds with ``cold_s`` of cold start before it."""
+    if life_s <= 0.0:
+        return -np.inf
+    return value * max(life_s - cold_s, 0.0) / life_s - price_usd_h - egress_usd * 3600.0 / life_s
+
+
+@njit
+def stale_cheaper(seen_s, spot_usd_h, held, before_s, margin_usd_h):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Return the zones cheaper than ``held`` by ``margin_usd_h`` and last seen by ``before_s``."""
+    return np.flatnonzero((seen_s <= before_s) & (spot_usd_h < spot_usd_h[held] - margin_usd_h))
+
+
+@njit
+def better_places(  # type: ignore[no-untyped-def]  # pragma: no cover
+    life_s, spot_usd_h, on_demand_usd_h, egress_usd, zone, is_spot, here_cold_s, cold_s, left_s, time_left_s, value, margin
+):
+    """Return the places better than the present one by ``margin``, best first, as 2 * zone + (1 if on-demand).
+
+    Idle (zone -1) has utility 0; staying has no egress and only the rest of its cold start. The first on-demand place ends the
+    list, since it is always granted.
+    """
+    zones = len(life_s)
+    here = 0.0
+    if zone >= 0:
+        life = min(life_s[zone], time_left_s) if is_spot else left_s
+        here = utility(value, life, here_cold_s, spot_usd_h[zone] if is_spot else on_demand_usd_h[zone], 0.0)
+    scores = np.full(2 * zones, -np.inf)
+    for each in range(zones):
+        if not (is_spot and each == zone):
+            scores[2 * each] = utility(value, min(life_s[each], time_left_s), cold_s, spot_usd_h[each], egress_usd[each])
+        if is_spot or each != zone:
+            scores[2 * each + 1] = utility(value, left_s, cold_s, on_demand_usd_h[each], egress_usd[each])
+    order = np.empty(2 * zones, dtype=np.int64)
+    count = 0
+    while count < 2 * zones:
+        best = -1
+        for place in range(2 * zones):
+            if scores[place] > here + margin and (best < 0 or scores[place] >= scores[best]):
+                best = place
+        if best < 0:
+            break
+        order[count] = best
+        count += 1
+        if best % 2:
+            break
+        scores[best] = -np.inf
+    return order[:count]

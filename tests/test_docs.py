@@ -1,0 +1,65 @@
+"""The code in README and documentation runs, its commands exist, and its docstrings' examples are true."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import cloudchamber
+from cloudchamber.cli import build
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCKS = {path.relative_to(ROOT).as_posix(): re.findall(r"^```python(?:[^\n]*)\n(.*?)^```", path.read_text(), re.S | re.M) for path in PAGES}
+
+
+@pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for block in BLOCKS[page]:
+        code = re.sub(r'^--8<-- "(.+)"$', lambda match: (ROOT / match[1]).read_text(), block, flags=re.M)
+        exec(compile(code, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_are_ones_chamber_knows(page):
+    """Every `chamber ...` line of a shell block parses: its command exists and has these options."""
+    import typer
+
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.S | re.M):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] != ["chamber"]:
+                continue
+            group = typer.main.get_command(build(words[1:]))
+            words = words[1:]
+            while hasattr(group, "commands"):
+                assert words and words[0] in group.commands, line
+                group, words = group.commands[words[0]], words[1:]
+            known = {name for parameter in group.params for name in (*parameter.opts, *parameter.secondary_opts)}
+            options = [word.partition("=")[0] for word in (words[: words.index("--")] if "--" in words else words) if word.startswith("--")]
+            assert set(options) <= known | {"--help"}, line
+
+
+def _modules():
+    for module in pkgutil.walk_packages(cloudchamber.__path__, "cloudchamber."):
+        if "__main__" not in module.name:
+            yield module.name
+
+
+@pytest.mark.parametrize("name", ["cloudchamber", *_modules()])
+def test_docstring_examples_are_true(name):
+    module = importlib.import_module(name)
+    assert doctest.testmod(module, extraglobs={}).failed == 0
+
+
+@pytest.mark.parametrize("name", ["cloudchamber", *_modules()])
+def test_every_module_says_what_it_is(name):
+    assert (importlib.import_module(name).__doc__ or "").strip()
