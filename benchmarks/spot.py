@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.spot.worlds import ReplaySimulator
+
 from cloudchamber import study
 from cloudchamber.core.policy import clone
 from cloudchamber.core.registry import load_study
 from cloudchamber.core.results import Table
 from cloudchamber.spot import DeadlineGuard, offline_optimum
 from cloudchamber.spot.policies.lifetime import expected_life
-from tests.spot.worlds import ReplaySimulator
 
 REPEATS = 3
 

@@ -16,7 +16,8 @@ from cloudchamber.cli import build
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCKS = {path.relative_to(ROOT).as_posix(): re.findall(r"^```python(?:[^\n]*)\n(.*?)^```", path.read_text(), re.S | re.M) for path in PAGES}
+PYTHON = re.compile(r"^```python(?:[^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = {path.relative_to(ROOT).as_posix(): PYTHON.findall(path.read_text()) for path in PAGES}
 
 
 @pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])

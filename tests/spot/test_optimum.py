@@ -14,7 +14,7 @@ from cloudchamber.spot.workloads import World
 
 from .worlds import brute_force_optimum, market, worlds
 
-POLICIES = {name: make for name, make in SpotStudy().policies().items()}
+POLICIES = SpotStudy().policies()
 
 
 def test_waits_for_cheap_capacity_when_there_is_time():
