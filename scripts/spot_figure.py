@@ -36,9 +36,8 @@ def main() -> None:
         svg = svg.replace(f"var(--{name})", colour)
     assert "var(" not in svg, re.findall(r"var\([^)]*\)", svg)
     head = svg.index(">") + 1
-    TARGET.write_text(
-        f'{svg[: head - 1]} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>{svg[head:]}\n'
-    )
+    opening = f'{svg[: head - 1]} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'
+    TARGET.write_text(f"{opening}{svg[head:]}\n")
     print(TARGET.relative_to(TARGET.parents[2]), f"start {seed}")
 
 

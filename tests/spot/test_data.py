@@ -46,7 +46,7 @@ def test_without_data_the_twin_stands_in_and_says_so(monkeypatch, tmp_path):
 
     monkeypatch.setattr("cloudchamber.spot.study.locate", refuse)
     ready, note = SpotStudy().ready(SpotStudy().workloads()["v100-9z-tp2.0"])
-    assert ready.is_generated and "generated twin" in note
+    assert ready.is_generated and "generated twins" in note
     world = ready.world(0)
     assert len(world.market.zones) == 9 and world.optimum.cost_usd > 0
 

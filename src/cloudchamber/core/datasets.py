@@ -142,7 +142,7 @@ def fetch(dataset: Dataset) -> Path:
         raise
     except Exception as error:  # network, archive and disk fail in many ways; all mean the same to the caller
         raise DatasetUnavailable(
-            f"dataset {dataset.name!r} is not here and could not be fetched ({type(error).__name__}: {error}). "
+            f"dataset {dataset.name!r} is not here and could not be fetched from its origin ({type(error).__name__}). "
             f"Set ${ENVIRONMENT} to a folder that holds {dataset.name}/, or try again with network access."
         ) from error
     return target

@@ -72,7 +72,7 @@ def study(
         raise InputError(f"seeds must be a whole number of at least 1, got {seeds!r}.")
     makers = _makers(subject, policies)
     prepared = [subject.ready(workload) for workload in _workloads(subject, workloads)]
-    chosen, notes = [workload for workload, _ in prepared], tuple(note for _, note in prepared if note)
+    chosen, notes = [workload for workload, _ in prepared], tuple(dict.fromkeys(note for _, note in prepared if note))
     tasks = [(workload, seed) for workload in chosen for seed in range(seeds or workload.seeds)]
     done: dict[tuple[str, int], list[Trial]] = {}
     for (workload, seed), trials in _progress(_run(subject, makers, tasks, n_jobs, backend), len(tasks), subject.name, progress):

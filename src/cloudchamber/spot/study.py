@@ -109,7 +109,7 @@ class SpotStudy(Study):
         try:
             return replace(workload, folder=str(locate(spot_dataset()))), ""
         except DatasetUnavailable as error:
-            return replace(workload, is_generated=True), f"{workload.name}: {error} Its rows come from the generated twin."
+            return replace(workload, is_generated=True), f"{error} Until then its workloads run on generated twins, and their rows say so."
 
     def datasets(self) -> Iterable[Dataset]:
         """The public spot traces."""
