@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from unittest.mock import patch
 
 import pytest
 
+from cloudchamber.cli import main
 from cloudchamber.spot import SpotStudy
 
 from ..spot.test_traces import write
@@ -19,14 +25,33 @@ class Mine:
 """
 
 
-def chamber(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "cloudchamber", *arguments], capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def chamber(*arguments):
+    """Run the command in this process, as its entry point does."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings(), patch.object(sys, "argv", ["chamber", *arguments]):
+        warnings.simplefilter("always")
+        try:
+            main(list(arguments))
+        except SystemExit as done:
+            code = int(done.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def process(*arguments, **environment):
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "cloudchamber", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
 def test_json_is_one_object_per_line_and_nothing_else():
-    done = chamber("study", "spot", "--workload", "smoke", "--json", "--jobs", "1")
+    done = process("study", "spot", "--workload", "smoke", "--json", "--jobs", "1")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     study = SpotStudy()
     assert done.returncode == 0 and len(rows) == 2 * len(study.policies())
@@ -135,14 +160,15 @@ def test_list_names_policies_workloads_and_papers():
 
 
 def test_data_says_where_licence_size_and_how(tmp_path):
-    done = chamber("data", CLOUDCHAMBER_DATA=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    done = process("data", CLOUDCHAMBER_DATA=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
     assert done.returncode == 0
     for word in ("not here; chamber data spot --fetch", "Apache-2.0", "MB in 38 files", "origin"):
         assert word in done.stdout
 
 
 def test_closed_pipe_is_not_an_error():
-    done = subprocess.run(f"{sys.executable} -m cloudchamber list spot | true", shell=True, capture_output=True, text=True, check=False)
+    command = f"{sys.executable} -m cloudchamber list spot | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
 
 
