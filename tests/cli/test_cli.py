@@ -174,3 +174,64 @@ def test_closed_pipe_is_not_an_error():
 
 def test_version():
     assert chamber("--version").stdout.startswith("cloudchamber 0.")
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_what_policies_print_never_reaches_the_rows(tmp_path, jobs):
+    loud = "import os\nprint('at import')\n" + GOOD.replace(
+        "def reset(self, spec, rng): pass", "def reset(self, spec, rng): print('hi'); os.write(1, b'raw')"
+    )
+    (tmp_path / "loud.py").write_text(loud)
+    done = process("study", "spot", "--policy", str(tmp_path / "loud.py"), "--workload", "smoke", "--json", "--jobs", jobs)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["policy"] for line in done.stdout.splitlines()] == ["loud.py"] * 2
+    assert "raw" in done.stderr
+
+
+def test_policy_that_exits_is_void_not_success(tmp_path):
+    (tmp_path / "quits.py").write_text(GOOD.replace("return Decision", "return exit(0) or Decision"))
+    done = chamber("study", "spot", "--policy", str(tmp_path / "quits.py"), "--workload", "smoke", "--jobs", "1")
+    assert done.returncode == 1 and "SystemExit in decide" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("short.csv", "zone,time_s,available,spot_usd_h\na-1,0,1,1\na-1,60", "every row needs numbers"),
+        ("binary.csv", b"\xff\xfe\x00", "cannot read"),
+        ("head.csv", "zone,time_s,available,spot_usd_h\n", "holds no rows"),
+        ("half.csv", "zone,time_s,available,spot_usd_h\na-1,0,0.7,1\na-1,60,1,1", "availability is 0, 1 or a count"),
+        ("shift.csv", "zone,time_s,available,spot_usd_h\na-1,0,1,1\na-1,60,1,1\nb-1,600,1,1\nb-1,660,1,1", "start at different times"),
+        ("one.json", '{"metadata": {"gap_seconds": 60, "on_demand_usd_h": "abc"}, "data": [1]}', "one.json: not a zone trace"),
+    ],
+)
+def test_unusable_traces_are_one_line_not_a_traceback(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = chamber("study", "spot", "--trace", str(tmp_path / name), "--set", "polarity=available", "--set", "on_demand_usd_h=3")
+    assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--policy", "Keep()"), "is not a policy of study 'spot'"),
+        (("--policy", "NelsonAalen()"), "is not a policy"),
+        (("--policy", "SkyNomad(**{'margin': 9})"), "write the parameters out"),
+        (("--jobs", "0"), "n_jobs must be"),
+        (("--report", "."), "it is a folder"),
+        (("--report", "/proc/none/r.html"), "give another --report"),
+        (("--set", "gang=3"), "no parameter 'gang'"),
+    ],
+)
+def test_odd_options_are_refused(arguments, message):
+    done = chamber("study", "spot", "--workload", "smoke", *arguments)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_rewritten_trace_is_read_again(tmp_path):
+    costs = []
+    for price in (1.0, 5.0):
+        write(tmp_path, "us-east-1a", [1] * 400, [price] * 400)
+        workload = SpotStudy().workload(tmp_path, polarity="available", work_h=10)
+        costs.append(workload.world(0).optimum.cost_usd)
+    assert costs[1] == pytest.approx(5 * costs[0], rel=0.5)

@@ -36,7 +36,7 @@ def server(tmp_path):
 def dataset(server, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "cache_root", lambda: tmp_path / "cache")
     monkeypatch.delenv(datasets.ENVIRONMENT, raising=False)
-    datasets._fetch_once.cache_clear()
+    datasets._failed.clear()
 
     def convert(folders, target):
         shutil.copyfile(folders[0] / "repo-abc" / "raw.csv", target / "made.csv")
@@ -74,6 +74,8 @@ def test_environment_comes_before_the_cache(dataset, tmp_path, monkeypatch):
     datasets.locate(dataset)
     (tmp_path / "own" / "toy" / "data").mkdir(parents=True)
     monkeypatch.setenv(datasets.ENVIRONMENT, str(tmp_path / "own"))
+    assert datasets.find(dataset) == tmp_path / "cache" / "toy" / "data"  # an empty folder is not the data
+    (tmp_path / "own" / "toy" / "data" / "made.csv").write_bytes(CONTENT)
     assert datasets.find(dataset) == tmp_path / "own" / "toy" / "data"
     monkeypatch.setenv(datasets.ENVIRONMENT, str(tmp_path / "typo"))
     with pytest.raises(InputError, match="not a folder"):

@@ -45,6 +45,12 @@ def test_outsiders_are_never_clairvoyant():
         clairvoyant = True
 
     assert not is_clairvoyant(Sneaky())
+    from cloudchamber.spot import Lifetime, Oracle, SkyNomad
+
+    class MyLifetime(Lifetime):
+        clairvoyant = True
+
+    assert is_clairvoyant(SkyNomad(lifetime=Oracle())) and not is_clairvoyant(SkyNomad(lifetime=MyLifetime()))
 
 
 @given(st.one_of(st.floats(), st.integers(), st.booleans(), st.text(), st.none()))

@@ -39,6 +39,20 @@ def test_pays_egress_only_between_regions_and_never_for_the_first_launch():
     assert offline_optimum(together, tight, checkpoint_gb=0.5).cost_usd == pytest.approx(6.0)
 
 
+def test_goes_by_way_of_a_third_region_where_that_is_cheaper():
+    """From a to b directly costs 9; one tick of c between them costs 1 + 1 + 0.5."""
+    made = market(["11100000000", "00000111111", "11111111111"], spot=[1.0, 1.0, 0.5], on_demand=50.0, regions=["a", "b", "c"])
+    cheap = np.array([[0.0, 9.0, 1.0], [9.0, 0.0, 1.0], [9.0, 1.0, 0.0]])
+    made = replace(
+        made,
+        egress_usd_gb=cheap,
+        available=made.available & np.array([[True, True, False]]) | (np.arange(11) == 4)[:, None] & [[False, False, True]],
+    )
+    best = offline_optimum(made, Ticks(3, 11, 2), checkpoint_gb=1.0)
+    assert best.cost_usd == pytest.approx(brute_force_optimum(made, Ticks(3, 11, 2), 1.0))
+    assert _schedule_outcome(best.cost_usd, best.state, best.zone, World(made, Ticks(3, 11, 2), 1.0, 60.0)).violations == ()
+
+
 def test_refuses_a_market_shorter_than_the_deadline():
     with pytest.raises(InputError, match="runs past the trace"):
         offline_optimum(market(["111"]), Ticks(2, 4, 1))

@@ -139,3 +139,20 @@ def test_policy_never_sees_the_trace():
 def test_next_price_change_names_the_tick_after():
     prices = np.array([[1.0], [1.0], [2.0], [2.0], [3.0]])
     assert next_price_change(prices).tolist() == [2, 2, 4, 4, 5]
+
+
+def test_neither_observation_nor_spec_leads_to_the_worlds_own_arrays():
+    class Vandal:
+        def reset(self, spec, rng):
+            base = spec.egress_usd.base if spec.egress_usd.base is not None else spec.egress_usd
+            base.flags.writeable = True
+            base[:] = 1e6
+
+        def decide(self, obs):
+            base = obs.spot_usd_h.base
+            assert base is None or base.shape == obs.spot_usd_h.shape  # one row of prices, not the window
+            return Decision((Launch(int(obs.time_s > 7200), "spot"),), until_s=None)
+
+    world = Simulator(market(["1" * 20, "1" * 20], egress=0.5), Ticks(4, 20, 1), checkpoint_gb=2.0)
+    done = run(world, Vandal())
+    assert done.spent_usd["egress_usd"] == pytest.approx(1.0) and audit(done, world) == ()

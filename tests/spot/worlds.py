@@ -40,7 +40,9 @@ def worlds(draw, max_zones=4, max_ticks=40):
         prices[:] = prices[0]
     regions = [f"r{rng.integers(3)}" for _ in range(zones)]
     nouns = tuple(Zone(f"z{i}", regions[i], float(rng.uniform(0.5, 5.0))) for i in range(zones))
-    made = Market(nouns, 60.0, up, prices, egress_matrix(nouns, {None: float(rng.uniform(0, 0.2))}))
+    pairs = {(a, b): float(rng.choice([0.0, 0.01, 0.02, 0.2])) for a in regions for b in regions}  # by way of a third may be cheaper
+    egress = pairs if draw(st.booleans()) else {None: float(rng.uniform(0, 0.2))}
+    made = Market(nouns, 60.0, up, prices, egress_matrix(nouns, egress))
     return made, Ticks(work, deadline, cold), float(rng.choice([0.0, 1.0, 5.0]))
 
 

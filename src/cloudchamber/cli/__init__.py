@@ -63,16 +63,20 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        if not _is_expected(error):
+        message = _message(error)
+        if message is None:
             raise
-        typer.echo(f"chamber: {error}", err=True)
+        typer.echo(f"chamber: {message}", err=True)
         raise SystemExit(2) from None
 
 
-def _is_expected(error: Exception) -> bool:
+def _message(error: Exception) -> str | None:
+    """What to tell the user; None for an error that is ours."""
     from cloudchamber.core.errors import ChamberError
 
-    return isinstance(error, ChamberError)
+    if isinstance(error, OSError) and not isinstance(error, ChamberError):  # a full disk, a closed file
+        return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    return str(error) if isinstance(error, ChamberError) else None
 
 
 def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

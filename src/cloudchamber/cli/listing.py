@@ -27,12 +27,14 @@ def list_(
                         "policies": list(study.policies()),
                         "workloads": list(workloads),
                         "metrics": [metric.name for metric in study.metrics],
+                        "systems": list(study.systems),
                         "papers": list(study.papers),
                     }
                 )
             )
             continue
         typer.echo(f"{study.name}: {study.title}")
+        typer.echo(f"  systems    {', '.join(study.systems)}")
         typer.echo(f"  policies   {', '.join(study.policies())}")
         usual = [each.name for each in workloads.values() if not each.is_optional]
         typer.echo(f"  workloads  {', '.join(usual)}" + (f" ({len(workloads) - len(usual)} optional)" if not name else ""))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -31,14 +34,22 @@ def study(
     """Every known policy, the baselines and the optimum, on real traces or yours."""
     from cloudchamber.core import parallel
     from cloudchamber.core.registry import load_study
+    from cloudchamber.core.report import check_place
 
+    out = _own_stdout() if json else None
     subject = load_study(name)
+    if report is not None:
+        check_place(report)  # before the run, not after
     chosen = _workloads(subject, workload or [], trace or [], _parsed(settings or []))
     results = parallel.study(subject, policy, chosen, seeds, n_jobs=jobs, backend=backend, progress=True)  # type: ignore[arg-type]
     results = replace(results, command=("chamber", *sys.argv[1:]))
     for note in results.notes:
         typer.echo(f"chamber: note: {note}", err=True)
-    _show(results, json)
+    if out is None:
+        _print(results)
+    else:
+        with out as rows:
+            rows.write(results.to_json())
     if report is not None:
         typer.echo(f"Report: {results.report(report)}", err=json)
     void = [trial for trial in results.trials if trial.outcome.is_void]
@@ -48,14 +59,24 @@ def study(
         raise typer.Exit(1)
 
 
-def _show(results: Results, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(results.to_json())
-        sys.stdout.flush()
-        return
+def _print(results: Results) -> None:
     typer.echo(str(results.table()))
     for note in results.study.notes:
         typer.echo(note)
+
+
+def _own_stdout() -> TextIO:
+    """Take standard output for the rows alone; whatever policies print, here or in workers, goes to standard error."""
+    if sys.stdout is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    try:
+        rows = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+        sys.stdout.flush()
+        os.dup2(sys.stderr.fileno(), 1)
+    except (OSError, ValueError, io.UnsupportedOperation):  # not a real file, as in a notebook
+        rows = contextlib.nullcontext(sys.stdout)  # type: ignore[assignment]
+    sys.stdout = sys.stderr
+    return rows
 
 
 def _parsed(settings: list[str]) -> dict[str, str]:
@@ -72,7 +93,7 @@ def _parsed(settings: list[str]) -> dict[str, str]:
 
 def _workloads(subject: Study, names: list[str], traces: list[Path], params: dict[str, str]) -> list[Workload] | None:
     """The workloads to run; None means the study's default."""
-    from cloudchamber.core.errors import unknown
+    from cloudchamber.core.errors import InputError, unknown
 
     known = subject.workloads()
     for name in names:
@@ -83,7 +104,9 @@ def _workloads(subject: Study, names: list[str], traces: list[Path], params: dic
         if not params:
             return None
         names = [each.name for each in known.values() if not each.is_optional]
-    return [*(_adjusted(subject, known[name], params if not traces else {}) for name in names), *own]
+    if names and traces and params:
+        raise InputError("--set goes to either --workload or --trace; run them one after the other.")
+    return [*(_adjusted(subject, known[name], params) for name in names), *own]
 
 
 def _adjusted(subject: Study, workload: Workload, params: dict[str, str]) -> Workload:

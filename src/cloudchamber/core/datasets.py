@@ -14,7 +14,6 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def cache_root() -> Path:
 
 
 def find(dataset: Dataset) -> Path | None:
-    """Return the folder if the data is on this machine, without fetching anything.
+    """Return the folder if the whole dataset is on this machine, without fetching anything.
 
     Raises
     ------
@@ -79,13 +78,10 @@ def find(dataset: Dataset) -> Path | None:
         If $CLOUDCHAMBER_DATA names no folder.
     """
     root = os.environ.get(ENVIRONMENT)
-    if root:
-        if not Path(root).is_dir():
-            raise InputError(f"${ENVIRONMENT} is {root!r}, which is not a folder; unset it or point it at the data root.")
-        if (Path(root) / dataset.name).is_dir():
-            return Path(root) / dataset.name
-    cached = cache_root() / dataset.name
-    return cached if cached.is_dir() else None
+    if root and not Path(root).is_dir():
+        raise InputError(f"${ENVIRONMENT} is {root!r}, which is not a folder; unset it or point it at the data root.")
+    places = [Path(root), cache_root()] if root else [cache_root()]
+    return next((place / dataset.name for place in places if all((place / dataset.name / name).is_file() for name in dataset.sha256)), None)
 
 
 def locate(dataset: Dataset) -> Path:
@@ -97,13 +93,17 @@ def locate(dataset: Dataset) -> Path:
         If it is neither here nor to be had from its origin.
     """
     found = find(dataset)
-    return found if found is not None else _fetch_once(dataset)
+    if found is not None:
+        return found
+    if dataset.name not in _failed:
+        try:
+            return fetch(dataset)
+        except DatasetUnavailable as error:
+            _failed[dataset.name] = error
+    raise _failed[dataset.name]
 
 
-@cache
-def _fetch_once(dataset: Dataset) -> Path:
-    """One attempt per process: a machine without network should not wait again for every workload."""
-    return fetch(dataset)
+_failed: dict[str, DatasetUnavailable] = {}  # one attempt a process: without network every workload would wait again
 
 
 def fetch(dataset: Dataset) -> Path:

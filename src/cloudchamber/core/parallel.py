@@ -10,10 +10,12 @@ import contextlib
 import logging
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from .candidate import Candidate, ask
 from .errors import CandidateError, InputError, MissingExtra, unknown
 from .outcome import Outcome, judged
 from .policy import is_clairvoyant
@@ -68,6 +70,8 @@ def study(
     ['SkyNomad', 'OnDemandOnly']
     """
     subject = load_study(name) if isinstance(name, str) else name
+    if not isinstance(n_jobs, int) or n_jobs == 0:
+        raise InputError(f"n_jobs must be a number of processes, or -1 for every core, got {n_jobs!r}.")
     if seeds is not None and (not isinstance(seeds, int) or seeds < 1):
         raise InputError(f"seeds must be a whole number of at least 1, got {seeds!r}.")
     makers = _makers(subject, policies)
@@ -82,8 +86,15 @@ def study(
         (trial for workload, seed in tasks for trial in done[workload.name, seed]),
         key=lambda trial: (next(i for i, w in enumerate(chosen) if w.name == trial.workload), order[trial.policy], trial.seed),
     )
-    seers = frozenset(label for label, make in makers.items() if is_clairvoyant(make()))
+    seers = frozenset(label for label, make in makers.items() if _sees(make))
     return Results(subject, tuple(trials), {workload.name: workload for workload in chosen}, seers, notes=notes)
+
+
+def _sees(make: Callable[[], Any]) -> bool:
+    try:
+        return is_clairvoyant(ask(make))
+    except CandidateError:  # its trials are void, with the reason
+        return False
 
 
 def _makers(subject: Study, policies: Sequence[Any] | None) -> Mapping[str, Callable[[], Any]]:
@@ -132,8 +143,11 @@ def _workloads(subject: Study, workloads: Sequence[str | Workload] | None) -> li
             chosen.append(known[each])
         else:
             chosen.append(each)
-    if not chosen or len({each.name for each in chosen}) < len(chosen):
-        raise InputError("give at least one workload, and none twice.")
+    if not chosen:
+        raise InputError(f"give at least one workload of {', '.join(known)}.")
+    twice = [name for name, count in Counter(each.name for each in chosen).items() if count > 1]
+    if twice:
+        raise InputError(f"two workloads are named {twice[0]!r}; give traces folders or files of different names.")
     return chosen
 
 
@@ -143,11 +157,11 @@ def run_task(subject: Study, makers: Mapping[str, Callable[[], Any]], workload: 
     trials = []
     for name, make in makers.items():
         try:
-            outcome = subject.trial(make(), workload, seed)
+            outcome = subject.trial(Candidate(ask(make)), workload, seed)
         except CandidateError as error:
             cause = error.__cause__
-            detail = "".join(traceback.format_exception(cause)) if cause is not None else ""
-            outcome = Outcome.void(str(error), f"{error}\n{detail}".strip())
+            detail = "" if cause is None else "\n" + "".join(traceback.format_exception(cause)).strip()
+            outcome = Outcome.void(str(error), f"{error}{detail}")
         trials.append(Trial(workload.name, name, seed, judged(outcome, subject.metrics, bound), bound, workload.is_generated))
     return (workload.name, seed), trials
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
+from .candidate import Candidate
 from .errors import InputError
 
 P = TypeVar("P", bound="Parameters")
@@ -194,8 +195,11 @@ def clone(policy: P) -> P:
 
 
 def is_clairvoyant(policy: object) -> bool:
-    """Whether a policy may be shown the future: it asks for it, and its class is the package's own."""
-    return bool(getattr(policy, "clairvoyant", False)) and type(policy).__module__.startswith("cloudchamber.")
+    """Whether a policy may be shown the future: it asks for it, and it and its parts are the package's own."""
+    policy = policy.policy if isinstance(policy, Candidate) else policy
+    parts = [policy, *(value for value in getattr(policy, "__dict__", {}).values() if isinstance(value, Parameters))]
+    is_ours = all(type(part).__module__.startswith("cloudchamber.") for part in parts)
+    return is_ours and bool(getattr(policy, "clairvoyant", False))
 
 
 def policy_classes(base: type = Policy, package: str = "cloudchamber.") -> Iterable[type]:

@@ -16,7 +16,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from .candidate import ask
 from .errors import CandidateError, ChamberError, InputError, unknown
+from .policy import Policy
 from .study import Study
 
 STUDIES, COMMANDS = "cloudchamber.studies", "cloudchamber.commands"
@@ -58,8 +60,8 @@ def load_study(name: str) -> Study:
         raise unknown("study", name, points)
     try:
         return points[name].load()()  # type: ignore[no-any-return]
-    except ImportError as error:
-        raise ChamberError(f"study {name!r} ({points[name].value}) does not load: {error}") from error
+    except Exception as error:  # a third party's study must not take the others down with it
+        raise ChamberError(f"study {name!r} ({points[name].value}) does not load: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,9 @@ class FilePolicy:
         """
         cls = self.load()
         try:
-            return cls()
-        except Exception as error:
-            raise CandidateError(f"{self.path}: {cls.__name__}() failed: {type(error).__name__}: {error}") from error
+            return ask(cls)
+        except CandidateError as error:
+            raise CandidateError(f"{self.path}: {cls.__name__}() failed: {error}") from error.__cause__
 
     def load(self) -> type:
         """Run the file and return the class.
@@ -131,7 +133,7 @@ def _module_of(path: str, source: str) -> Any:
     sys.modules[name] = module  # so its classes can be pickled and its dataclasses resolve
     try:
         exec(compile(source, path, "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise CandidateError(f"{path} does not run: {type(error).__name__}: {error}") from error
     return module
@@ -162,7 +164,9 @@ def _evaluate(node: ast.expr, names: Any, text: str) -> Any:
     if not isinstance(node.func, ast.Name) or node.func.id not in names.__all__:
         raise InputError(f"{ast.unparse(node.func)!r} in {text!r} is not a name of {names.__name__}.")
     args = [_evaluate(arg, names, text) for arg in node.args]
-    kwargs = {key.arg: _evaluate(key.value, names, text) for key in node.keywords if key.arg}
+    if any(key.arg is None for key in node.keywords):
+        raise InputError(f"cannot read ** in {text!r}; write the parameters out: Name(key=value).")
+    kwargs = {str(key.arg): _evaluate(key.value, names, text) for key in node.keywords}
     try:
         return getattr(names, node.func.id)(*args, **kwargs)
     except TypeError as error:
@@ -196,7 +200,11 @@ def load_policy(study: Study, name: str) -> Callable[[], Any]:
         file = Path(path)
         if not file.is_file():
             raise InputError(f"no policy file {path!r} here; give a path to an existing .py file.")
-        candidate = FilePolicy(path, file.read_text(encoding="utf-8"), class_name or None, verbs_of(study.protocol))
+        try:
+            source = file.read_text(encoding="utf-8")
+        except (UnicodeDecodeError, OSError) as error:
+            raise InputError(f"cannot read the policy file {path!r} as UTF-8 text: {error}.") from None
+        candidate = FilePolicy(path, source, class_name or None, verbs_of(study.protocol))
         try:
             candidate()
         except CandidateError as error:
@@ -213,6 +221,9 @@ def load_policy(study: Study, name: str) -> Callable[[], Any]:
         except SyntaxError:
             raise InputError(f"cannot read the policy {name!r}; use Name(key=value).") from None
         made = NamedPolicy(type(study).__module__.rpartition(".")[0], name)
-        made().validate()
+        policy = made()
+        if not isinstance(policy, Policy) or not all(callable(getattr(policy, verb, None)) for verb in verbs_of(study.protocol)):
+            raise InputError(f"{name!r} is not a policy of study {study.name!r}; its policies are {', '.join(builtin)}.")
+        policy.validate()
         return made
     raise unknown(f"{study.name} policy", name, builtin)

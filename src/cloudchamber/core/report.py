@@ -25,17 +25,39 @@ def write_report(results: Results, path: Path) -> Path:
     InputError
         If the folder does not exist or cannot be written.
     """
+    check_place(path)
     html = render(results)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(html, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):  # the folder itself may be what is wrong
+        with contextlib.suppress(OSError):  # the disk itself may be what is wrong
             partial.unlink()
-        raise InputError(f"cannot write the report to {str(path)!r}: {error.strerror}; give another --report.") from None
+        raise _unwritable(path, error.strerror) from None
     return path
+
+
+def check_place(path: Path) -> None:
+    """Make the report's folder, if need be.
+
+    Raises
+    ------
+    InputError
+        If a report cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error.strerror) from None
+    if path.is_dir() or not path.name:
+        raise _unwritable(path, "it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise _unwritable(path, "its folder is read-only")
+
+
+def _unwritable(path: Path, why: str | None) -> InputError:
+    return InputError(f"cannot write the report to {str(path)!r}: {why}; give another --report.")
 
 
 def render(results: Results) -> str:

@@ -145,7 +145,7 @@ class Results:
             if len(bounds) == len(trials):
                 label = "optimum" if all(bound.is_exact for bound in bounds) else "bound"
                 mean = sum(bound.value for bound in bounds) / len(bounds)
-                rows.append((self._shown(workload), label, number(mean), "1.000", "1.000", ""))
+                rows.append((self._shown(workload), label, number(mean), *(("1.000", "1.000") if mean else ("", "")), ""))
             rows += [self._line(row) for row in self.summary() if row.workload == workload]
         return Table(("workload", "policy", f"{metric.name}", "ratio", "worst", "note"), tuple(rows))
 

@@ -60,6 +60,7 @@ class Study(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str] = ""
+    systems: ClassVar[tuple[str, ...]] = ()
     papers: ClassVar[tuple[str, ...]] = ()
     protocol: ClassVar[type]
     metrics: ClassVar[tuple[Metric, ...]]

@@ -168,7 +168,7 @@ def public_traces(folder: Path, where: str, kind: str, *, gang: int, spot_usd_h:
     for file in files:
         trace = read_zone(file, file.name.split("_")[0])
         prices = np.full(len(trace.counts), spot_usd_h) if trace.spot_usd_h is None else trace.spot_usd_h
-        traces.append(ZoneTrace(trace.name, trace.region, trace.gap_s, trace.counts, prices * gang, on_demand_usd_h * gang))
+        traces.append(ZoneTrace(trace.name, trace.region, trace.gap_s, trace.counts, prices, on_demand_usd_h))
     # two folders hold zones of different lengths; they begin together
     return market_of(traces, gang=gang, egress_usd_gb={None: 0.02, **aws_egress(folder)}, crop=True)
 

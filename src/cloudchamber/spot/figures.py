@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -124,9 +125,7 @@ def _availability(world: World) -> str:
 
 
 def _id(world: World) -> str:
-    return (
-        f"up{world.job.deadline}x{world.job.work}x{len(world.market.zones)}x{int(world.start_h * 10)}x{int(world.market.available.sum())}"
-    )
+    return "up" + hashlib.sha256(world.market.available.tobytes()).hexdigest()[:12]
 
 
 def _panel(name: str, outcome: Outcome, world: World, least_usd: float) -> list[str]:
@@ -136,7 +135,7 @@ def _panel(name: str, outcome: Outcome, world: World, least_usd: float) -> list[
     cost = outcome.metrics["cost_usd"]
     parts = [
         text(LEFT, 14, name, css="strong"),
-        text(WIDTH - 12, 14, f"{cost:,.2f} USD, {cost / least_usd:.2f} of the optimum", anchor="end"),
+        text(WIDTH - 12, 14, f"{cost:,.2f} USD" + (f", {cost / least_usd:.2f} of the optimum" if least_usd else ""), anchor="end"),
         f'<use href="#{_id(world)}" y="22"/>',
     ]
     for i, zone in enumerate(zones):

@@ -13,11 +13,11 @@ A warm spot instance may always be kept: while it works, its slack does not shri
 from __future__ import annotations
 
 import math
-import traceback
 from typing import Any
 
 import numpy as np
 
+from cloudchamber.core.candidate import Candidate
 from cloudchamber.core.errors import CandidateError
 
 from .model import FOREVER, IDLE, KEEP, Decision, Idle, Keep, Launch, SpotObs, SpotPolicy, SpotSpec
@@ -34,15 +34,15 @@ class DeadlineGuard:
         When the policy raises or answers with something that is not a valid :class:`Decision`.
     """
 
-    def __init__(self, policy: SpotPolicy) -> None:
-        self.policy = policy
+    def __init__(self, policy: SpotPolicy | Candidate) -> None:
+        self.policy = policy if isinstance(policy, Candidate) else Candidate(policy)
 
     def reset(self, spec: SpotSpec, rng: np.random.Generator) -> None:
         """Reset the policy and learn the trial's static facts."""
         self.spec = spec
         self.committed = False
         self._on_demand_usd_h = spec.on_demand_usd_h
-        _call(self.policy.reset, spec, rng)
+        self.policy.reset(spec, rng)
 
     def decide(self, obs: SpotObs) -> Decision:
         """Return the policy's decision, cut to what the deadline still allows."""
@@ -53,7 +53,7 @@ class DeadlineGuard:
         can_wait = slack_s >= spec.job.cold_start_s + tick_s - 1e-9
         if obs.mode == "idle" and not can_wait:
             return self._commit(obs)
-        decision = checked(_call(self.policy.decide, obs), len(spec.zones))
+        decision = checked(self.policy.decide(obs), len(spec.zones))
         can_spot = slack_s >= 2 * spec.job.cold_start_s + tick_s - 1e-9
         prefs = tuple([each for each in decision.prefs if _permitted(each, obs, can_spot, can_wait)])
         shrinks = obs.mode == "idle" or obs.cold_s > 0 or IDLE in prefs
@@ -122,13 +122,3 @@ def checked(decision: Any, zones: int) -> Decision:
 def _check_zone(zone: Any, zones: int) -> None:
     if not isinstance(zone, (int, np.integer)) or isinstance(zone, bool) or not 0 <= zone < zones:
         raise CandidateError(f"a zone must be an index from 0 to {zones - 1}, got {zone!r}.")
-
-
-def _call(verb: Any, *args: Any) -> Any:
-    try:
-        return verb(*args)
-    except CandidateError:
-        raise
-    except Exception as error:  # whatever untrusted code raises becomes feedback, never a crash of the world
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise CandidateError(f"{type(error).__name__} in {where.name}, line {where.lineno}: {error}") from error

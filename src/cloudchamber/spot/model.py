@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from cloudchamber.core.messages import Message
 Mode = Literal["spot", "on_demand"]
 State = Literal["idle", "spot", "on_demand"]
 MODES: tuple[Mode, ...] = ("spot", "on_demand")
+LEDGER = ("spot_usd", "on_demand_usd", "egress_usd", "probe_usd")  # what a bill is made of
 
 
 class Job(Message, frozen=True):
@@ -196,4 +197,4 @@ class SpotPolicy(Protocol):
 
 
 KEEP, IDLE = Keep(), Idle()
-FOREVER: Any = float("inf")
+FOREVER = float("inf")

@@ -1,9 +1,10 @@
 """The offline optimum: what the job would have cost with the whole trace known, exactly.
 
 Backward in time over (where the checkpoint lies; a warm spot instance; a warm on-demand instance) x remaining work. A launch
-at t costs d ticks of its price and is warm at t + d if the spot capacity lasts until then; a launch that dies cold only
-costs, so none is in the optimum. The first launch has no egress and may wait: F(t) = min(F(t + 1), min over launches).
-Checkpoints are free to move inside a region, so idle and on-demand states are kept per region, without loss.
+at t costs d ticks of its price and is warm at t + d if the spot capacity lasts until then. A launch given up after one tick is
+worth its price only as a stop-over, where egress by way of a third region is cheaper than the direct one. The first launch
+has no egress and may wait: F(t) = min(F(t + 1), min over launches). Checkpoints are free to move inside a region, so idle and
+on-demand states are kept per region, without loss.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class Optimum:
 
 
 @partial(njit, fastmath={"nnan", "nsz", "arcp", "contract"})  # infinities stay
-def _backward(spot_usd, cold_usd, region, on_demand_usd, egress_usd, work, cold, choices):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _backward(spot_usd, cold_usd, stop_usd, region, on_demand_usd, egress_usd, work, cold, choices):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Fill ``choices`` and return (cost, tick of the first launch).
 
     States: [0, R) idle by region, [R, R + Z) warm spot by zone, [R + Z, 2R + Z) warm on-demand by region. A choice is 0 for going on
-    (waiting, working), 1 + s for launching into warm state R + s, 255 for releasing.
+    (waiting, working), 1 + s for launching into warm state R + s, 1 + Z + R + h for a stop-over in region h, 255 for releasing.
     """
     ticks, zones = spot_usd.shape
     regions = len(on_demand_usd)
@@ -101,6 +102,14 @@ def _backward(spot_usd, cold_usd, region, on_demand_usd, egress_usd, work, cold,
                     if cost < row[w]:
                         row[w] = cost
                         pick[w] = entry_choice[h, w]
+            if len(stop_usd) == 0:
+                continue
+            for h in range(regions):
+                price, idle = stop_usd[t, h] + egress_usd[g, h], after[h]
+                for w in range(low, min(high, ticks - t - 1) + 1):
+                    if price + idle[w] < row[w]:
+                        row[w] = price + idle[w]
+                        pick[w] = 1 + zones + regions + h
         for z in range(zones):  # giving an instance up
             row, idle, pick = now[warm + z], now[region[z]], choices[t, warm + z]
             for w in range(low, high + 1):
@@ -129,14 +138,14 @@ def offline_optimum(market: Market, job: Ticks, *, checkpoint_gb: float = 0.0) -
     Raises
     ------
     InputError
-        If the market is shorter than the deadline, or has more than 253 zones and regions together.
+        If the market is shorter than the deadline, or its zones and twice its regions are more than 253.
     """
     window = market.window(0, job.deadline)
     hours = market.tick_s / 3600
     region = window.regions
     regions, zones = int(region.max()) + 1, len(window.zones)
-    if regions + zones > 253:
-        raise InputError(f"the optimum handles up to 253 zones and regions together, got {regions + zones}; select fewer zones.")
+    if 2 * regions + zones > 253:
+        raise InputError(f"the optimum handles zones and twice the regions up to 253, got {2 * regions + zones}; select fewer zones.")
     spot_usd = np.where(window.available, window.spot_usd_h * hours, np.inf)
     on_demand_zone = np.array([np.flatnonzero(region == h)[np.argmin(window.on_demand_usd_h[region == h])] for h in range(regions)])
     on_demand_usd = window.on_demand_usd_h[on_demand_zone] * hours
@@ -144,8 +153,11 @@ def offline_optimum(market: Market, job: Ticks, *, checkpoint_gb: float = 0.0) -
     egress_usd = window.egress_usd_gb[np.ix_(first_of, first_of)] * checkpoint_gb
     cold_usd = _cold_cost(spot_usd, job.cold_start)
     choices = np.zeros((job.deadline, 2 * regions + zones + 1, job.work + 1), dtype=np.uint8)
-    cost, first = _backward(spot_usd, cold_usd, region, on_demand_usd, egress_usd, job.work, job.cold_start, choices)
-    state, zone = _forward(choices, first, region, regions, zones, on_demand_zone, job)
+    stop_usd, stops = _stop_overs(spot_usd, on_demand_usd, on_demand_zone, region)
+    if job.cold_start < 2 or not _is_detour_cheaper(egress_usd):
+        stop_usd = stop_usd[:0]  # a launch that lands within its first tick is in the recursion anyway
+    cost, first = _backward(spot_usd, cold_usd, stop_usd, region, on_demand_usd, egress_usd, job.work, job.cold_start, choices)
+    state, zone = _forward(choices, first, region, zones, on_demand_zone, stops, job)
     return Optimum(float(cost), state, zone)
 
 
@@ -161,12 +173,30 @@ def _cold_cost(spot_usd: np.ndarray, cold: int) -> np.ndarray:
     return total
 
 
+def _is_detour_cheaper(egress_usd: np.ndarray) -> bool:
+    detour = (egress_usd[:, :, None] + egress_usd[None, :, :]).min(axis=1)
+    return bool((detour < egress_usd - 1e-12).any())
+
+
+def _stop_overs(
+    spot_usd: np.ndarray, on_demand_usd: np.ndarray, on_demand_zone: np.ndarray, region: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cheapest single tick in every region, shape (ticks, regions), and where: zone for spot, -1 - zone for on-demand."""
+    usd = np.tile(on_demand_usd, (len(spot_usd), 1))
+    where = np.tile(-1 - on_demand_zone, (len(spot_usd), 1))
+    for zone, h in enumerate(region):
+        is_cheaper = spot_usd[:, zone] < usd[:, h]
+        usd[is_cheaper, h], where[is_cheaper, h] = spot_usd[is_cheaper, zone], zone
+    return usd, where
+
+
 def _forward(
-    choices: np.ndarray, first: int, region: np.ndarray, regions: int, zones: int, on_demand_zone: np.ndarray, job: Ticks
+    choices: np.ndarray, first: int, region: np.ndarray, zones: int, on_demand_zone: np.ndarray, stops: np.ndarray, job: Ticks
 ) -> tuple[np.ndarray, np.ndarray]:
     """Walk the choices from the first launch and write down what ran where."""
     state = np.zeros(job.deadline, dtype=np.int8)
     zone = np.full(job.deadline, -1, dtype=np.int16)
+    regions = len(on_demand_zone)
     t, left, warm = first, job.work, regions
 
     def where(at: int) -> tuple[int, int]:
@@ -182,6 +212,11 @@ def _forward(
         choice = int(choices[t, at, left])
         if choice == 255:
             at = int(region[at - warm]) if at < warm + zones else at - warm - zones
+        elif choice > zones + regions:
+            at = choice - 1 - zones - regions
+            stop = int(stops[t, at])
+            state[t], zone[t] = (1, stop) if stop >= 0 else (2, -1 - stop)
+            t += 1
         elif choice:
             at, t = launch(choice, t)
         elif at < warm:

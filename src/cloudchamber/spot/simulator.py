@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from cloudchamber.core.jit import njit
 
 from .guard import DeadlineGuard
 from .market import Market, Ticks
-from .model import MODES, Decision, Future, Keep, Launch, Probe, SpotObs, SpotPolicy, SpotSpec, State, Try
+from .model import LEDGER, MODES, Decision, Future, Keep, Launch, Probe, SpotObs, SpotPolicy, SpotSpec, State, Try
 
-LEDGER = ("spot_usd", "on_demand_usd", "egress_usd", "probe_usd")
 STATES: tuple[State, ...] = ("idle", "spot", "on_demand")
 _IDLE, _SPOT, _ON_DEMAND = 0, 1, 2
 _KEEP, _RELEASE = -1, -2  # kinds of preference; from 0 on: zone * 2 + (mode is on-demand)
@@ -166,13 +166,18 @@ class Simulator:
         self._egress_usd = market.egress_usd_gb * checkpoint_gb
         self._probe_usd = self._prices_usd_h * (probe_s / 3600)
         self._next_change = next_price_change(self._spot_usd)
-        self.spec = SpotSpec(
+        self._spec = SpotSpec(
             job=job.job(market.tick_s, checkpoint_gb),
             zones=market.zones,
             egress_usd=self._egress_usd,
             tick_s=market.tick_s,
             probe_s=probe_s,
         )
+
+    @property
+    def spec(self) -> SpotSpec:
+        """What a policy knows beforehand; a copy, so that no policy can spoil another's world."""
+        return msgspec.structs.replace(self._spec, egress_usd=self._egress_usd.copy())
 
     def run(self, policy: SpotPolicy, rng: np.random.Generator, *, show_future: bool = False) -> Run:
         """Run a policy to the end of the job or the deadline, under the deadline guard.
@@ -182,18 +187,9 @@ class Simulator:
         CandidateError
             If the policy raises or answers with something invalid.
         """
-        spec = self.spec
-        if show_future:
-            spec = SpotSpec(
-                job=spec.job,
-                zones=spec.zones,
-                egress_usd=spec.egress_usd,
-                tick_s=spec.tick_s,
-                probe_s=spec.probe_s,
-                future=Future(self._available, self._prices_usd_h),
-            )
+        future = Future(self._available.copy(), self._prices_usd_h.copy()) if show_future else None
         guard = DeadlineGuard(policy)
-        guard.reset(spec, rng)
+        guard.reset(msgspec.structs.replace(self.spec, future=future), rng)
         return _Trial(self, guard).finish()
 
 
@@ -222,7 +218,6 @@ class _Trial:
             decision = self.guard.decide(self._observe(preempted, probes))
             self.questions += 1
             probes = self._probe(decision.probes)
-            held = int(state[_ZONE])
             event = _advance(
                 world._available,
                 world._spot_usd,
@@ -241,7 +236,7 @@ class _Trial:
                 self.log_progress,
                 self.log_cost,
             )
-            preempted = (held if state[_T] == 0 else int(self.log_zone[state[_T] - 1])) if event == _PREEMPTED else None
+            preempted = int(self.log_zone[state[_T] - 1]) if event == _PREEMPTED else None
         return self._result(event == _DONE)
 
     def _until(self, decision: Decision) -> int:
@@ -271,7 +266,7 @@ class _Trial:
             zone if zone >= 0 else None,
             location if location >= 0 else None,
             cold * tick_s,
-            self.world._prices_usd_h[t],
+            self.world._prices_usd_h[t].copy(),  # a view would show the rest of the window
             preempted,
             self._new_tries(tick_s),
             probes,
@@ -351,7 +346,7 @@ def audit(run: Run, world: Simulator) -> tuple[str, ...]:
     billed = (
         market.spot_usd_h[ticks[on_spot], zone[on_spot]].sum() * hours
         + market.on_demand_usd_h[zone[on_demand]].sum() * hours
-        + world.spec.egress_usd[visited[:-1], visited[1:]].sum()
+        + world._egress_usd[visited[:-1], visited[1:]].sum()
         + run.spent_usd["probe_usd"]
     )
     if abs(billed - run.total_usd) > 1e-6 * max(1.0, billed):

@@ -18,7 +18,7 @@ from cloudchamber.core.study import Figure, Study, rng_of
 
 from .claims import CLAIMS
 from .data import spot_dataset
-from .model import SpotPolicy
+from .model import LEDGER, SpotPolicy
 
 if TYPE_CHECKING:
     from cloudchamber.core.results import Results
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
     from .simulator import Run
     from .workloads import SpotWorkload, World
 
-LEDGER = ("spot_usd", "on_demand_usd", "egress_usd", "probe_usd")
-
 
 class SpotStudy(Study):
     """Where and when to run a job with a deadline on spot and on-demand instances of several zones."""
 
     name = "spot"
     title = "Spot scheduling under a deadline"
+    systems = ("SkyNomad", "Can't Be Late", "SkyPilot")
     papers = (
         "SkyNomad: On Using Multi-Region Spot Instances to Minimize AI Batch Job Cost",
         "Can't Be Late: Optimizing Spot Instance Savings under Deadlines",

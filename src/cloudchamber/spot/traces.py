@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ POLARITIES = ("available", "preempted")
 
 @dataclass(frozen=True, eq=False)
 class ZoneTrace:
-    """One zone's samples: counts (instances available, or preempted flags), spot prices, static facts."""
+    """One zone's samples: counts (instances available, or preempted flags), spot prices, static facts, and its start where known."""
 
     name: str
     region: str
@@ -41,6 +41,7 @@ class ZoneTrace:
     counts: np.ndarray
     spot_usd_h: np.ndarray | None
     on_demand_usd_h: float | None
+    start: str | float | None = None
 
 
 def region_of(zone: str) -> str:
@@ -84,9 +85,15 @@ def read_user_trace(
         )
     if not path.exists():
         raise InputError(f"no trace at {str(path)!r}; give a folder of ZONE.json files or a CSV file.")
-    traces = [read_zone(file) for file in sorted(path.glob("*.json"))] if path.is_dir() else _read_csv(path)
+    if path.is_dir():
+        traces = [read_zone(file) for file in sorted(path.glob("*.json"))]
+    else:
+        traces = [read_zone(path)] if path.suffix == ".json" else _read_csv(path)
     if not traces:
-        raise InputError(f"{path} holds no ZONE.json file; see the documentation of cloudchamber.spot for the format.")
+        raise InputError(f"{path} holds no {'ZONE.json file' if path.is_dir() else 'rows'}; the quick start shows the formats.")
+    largest = max(int(trace.counts.max()) for trace in traces)
+    if gang > max(largest, 1):
+        raise InputError(f"gang={gang}, but the trace never counts more than {largest} instances in a zone; use a gang of at most that.")
     if polarity == "preempted":
         if gang > 1:
             raise InputError("gang needs counts of available instances; polarity=preempted has none.")
@@ -125,6 +132,9 @@ def market_of(
         raise InputError(
             f"traces have different gaps between samples: {', '.join(f'{gap:g} s' for gap in sorted(gaps))}; resample them to one."
         )
+    starts = {trace.start for trace in traces}
+    if len(starts) > 1:
+        raise InputError(f"traces start at different times ({', '.join(sorted(map(str, starts))[:3])}); cut them to the same window first.")
     ticks = min(lengths.values())
     prices = [_prices(trace, ticks, spot_usd_h) for trace in traces]
     zones = tuple(Zone(trace.name, trace.region, _on_demand(trace, on_demand_usd_h)) for trace in traces)
@@ -182,7 +192,7 @@ def _flipped(trace: ZoneTrace) -> ZoneTrace:
         raise InputError(
             f"zone {trace.name}: polarity=preempted needs 0/1 data, got {sorted(values)[:5]}; counts are of available instances."
         )
-    return ZoneTrace(trace.name, trace.region, trace.gap_s, 1 - trace.counts, trace.spot_usd_h, trace.on_demand_usd_h)
+    return replace(trace, counts=1 - trace.counts)
 
 
 def read_zone(file: Path, name: str | None = None) -> ZoneTrace:
@@ -198,10 +208,12 @@ def read_zone(file: Path, name: str | None = None) -> ZoneTrace:
         content = json.loads(file.read_text(encoding="utf-8"))
         meta, data = content.get("metadata", {}), content["data"]
         gap_s = float(meta["gap_seconds"])
-        counts = np.array([int(x) for x in data])
+        counts = _whole(data)
         prices = content.get("prices")
         spot = None if prices is None else np.array(prices, dtype=float)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        on_demand = meta.get("on_demand_usd_h")
+        on_demand = None if on_demand is None else float(on_demand)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError) as error:
         raise InputError(
             f"{file}: not a zone trace ({type(error).__name__}: {error}); expected "
             '{"metadata": {"gap_seconds": s}, "data": [...], "prices": [...]}.'
@@ -209,31 +221,45 @@ def read_zone(file: Path, name: str | None = None) -> ZoneTrace:
     if len(counts) == 0 or (counts < 0).any() or not (math.isfinite(gap_s) and gap_s > 0):
         raise InputError(f"{file}: needs at least one sample, counts of at least 0 and a positive gap_seconds.")
     zone = name or str(meta.get("zone", file.stem))
-    on_demand = meta.get("on_demand_usd_h")
-    return ZoneTrace(zone, str(meta.get("region", region_of(zone))), gap_s, counts, spot, None if on_demand is None else float(on_demand))
+    return ZoneTrace(zone, str(meta.get("region", region_of(zone))), gap_s, counts, spot, on_demand, meta.get("start_time"))
+
+
+def _whole(values: Any) -> np.ndarray:
+    numbers = np.array(values, dtype=float)
+    bad = np.flatnonzero(~np.isfinite(numbers) | (numbers != np.floor(numbers)))
+    if len(bad):
+        raise ValueError(f"sample {bad[0]} is {values[bad[0]]}; availability is 0, 1 or a count")
+    return numbers.astype(np.int64)
 
 
 def _read_csv(file: Path) -> list[ZoneTrace]:
     rows: dict[str, list[dict[str, str]]] = {}
-    with file.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
-        missing = {"zone", "time_s", "available", "spot_usd_h"} - set(reader.fieldnames or ())
-        if missing:
-            raise InputError(f"{file}: the CSV lacks the column {sorted(missing)[0]!r}; needed: zone,time_s,available,spot_usd_h.")
-        for row in reader:
-            rows.setdefault(row["zone"], []).append(row)
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            missing = {"zone", "time_s", "available", "spot_usd_h"} - set(reader.fieldnames or ())
+            if missing:
+                raise InputError(f"{file}: the CSV lacks the column {sorted(missing)[0]!r}; needed: zone,time_s,available,spot_usd_h.")
+            for row in reader:
+                rows.setdefault(row["zone"], []).append(row)
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise InputError(f"cannot read {str(file)!r} as a CSV file: {error}.") from None
     return [_zone_of_rows(file, zone, each) for zone, each in rows.items()]
 
 
 def _zone_of_rows(file: Path, zone: str, rows: list[dict[str, str]]) -> ZoneTrace:
     try:
         times = np.array([float(row["time_s"]) for row in rows])
-        counts = np.array([int(row["available"]) for row in rows])
+        counts = _whole([float(row["available"]) for row in rows])
         spot = np.array([float(row["spot_usd_h"]) for row in rows])
         on_demand = float(rows[0]["on_demand_usd_h"]) if rows[0].get("on_demand_usd_h") else None
-    except ValueError as error:
-        raise InputError(f"{file}: zone {zone}: {error}; times and prices are numbers, availability a whole number.") from None
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{file}: zone {zone}: {error}; every row needs numbers for time and price, and a whole one for available."
+        ) from None
     gaps = np.diff(times)
     if len(times) < 2 or gaps[0] <= 0 or not np.allclose(gaps, gaps[0]):
         raise InputError(f"{file}: zone {zone}: time_s must rise in equal steps, at least two; resample the trace.")
-    return ZoneTrace(zone, rows[0].get("region") or region_of(zone), float(gaps[0]), counts, spot, on_demand)
+    if (counts < 0).any():
+        raise InputError(f"{file}: zone {zone}: available must not be negative.")
+    return ZoneTrace(zone, rows[0].get("region") or region_of(zone), float(gaps[0]), counts, spot, on_demand, float(times[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -32,7 +33,7 @@ EASY_ZONES = (
     "asia-southeast1-c",
     "asia-south2-b",
 )
-MAX_TICKS = 6000  # of one trial: beyond, the exact optimum takes minutes and gigabytes
+MAX_TICKS = 8000  # of one trial: beyond, the exact optimum takes minutes and gigabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,7 @@ class Trace:
     """Where a user's trace lies and how to read it: see :func:`cloudchamber.spot.traces.read_user_trace`."""
 
     path: str
+    sha256: str = ""
     polarity: str | None = None
     gang: int = 1
     spot_usd_h: float | None = None
@@ -147,6 +149,11 @@ def _world(workload: SpotWorkload, seed: int) -> World:
         market.tick_s / factor,
         rounding=workload.rounding,
     )
+    if job.deadline > MAX_TICKS:
+        raise InputError(
+            f"the deadline is {job.deadline} ticks of {market.tick_s / factor:g} s away; the exact optimum takes up to {MAX_TICKS}. "
+            "Give a longer cold_start_s, less work, or a trace with longer gaps."
+        )
     samples = -(-job.deadline // factor)
     if workload.start_h is not None:
         start = round(workload.start_h * 3600 / market.tick_s)
@@ -241,7 +248,7 @@ _JOB_KEYS = {
     for each in fields(SpotWorkload)
     if each.name in ("zones", "work_h", "deadline_ratio", "cold_start_s", "checkpoint_gb", "probe_s", "rounding", "start_h", "seeds")
 }
-_TRACE_KEYS = {each.name: each for each in fields(Trace) if each.name != "path"}
+_TRACE_KEYS = {each.name: each for each in fields(Trace) if each.name not in ("path", "sha256")}
 
 
 def adjusted(workload: SpotWorkload, params: Mapping[str, Any]) -> SpotWorkload:
@@ -261,6 +268,8 @@ def adjusted(workload: SpotWorkload, params: Mapping[str, Any]) -> SpotWorkload:
         else:
             allowed = [*_JOB_KEYS, *(_TRACE_KEYS if workload.trace is not None else ())]
             raise InputError(f"no parameter {key!r} to set here; allowed: {', '.join(allowed)}.")
+    if "start_h" in job and "seeds" not in job:
+        job["seeds"] = 1  # one start, one trial
     if trace and workload.trace is not None:
         job["trace"] = replace(workload.trace, **trace)
     return replace(workload, **job)
@@ -274,7 +283,11 @@ def user_workload(path: Path, params: Mapping[str, Any]) -> SpotWorkload:
     InputError
         Saying what to fix in the trace or the parameters.
     """
-    workload = SpotWorkload(name=path.stem or str(path), market="user", deadline_ratio=1.5, trace=Trace(str(path)))
+    digest = hashlib.sha256()  # part of the trace's identity: a file rewritten in a notebook is another trace
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path] if path.is_file() else []:
+        digest.update(file.read_bytes())
+    trace = Trace(str(path), digest.hexdigest())
+    workload = SpotWorkload(name=path.stem or str(path), market="user", deadline_ratio=1.5, trace=trace)
     workload = adjusted(workload, params)
     workload.world(0)
     return workload

@@ -27,7 +27,7 @@ from cloudchamber.core.study import Study
 from .record import DataUse, Evidence, Host, Method, private
 
 CORE = Path(__file__).parents[1]
-RUNNER = ("outcome.py", "parallel.py", "results.py", "study.py")
+RUNNER = ("candidate.py", "outcome.py", "parallel.py", "policy.py", "results.py", "study.py")
 
 
 class Provenance(msgspec.Struct, frozen=True):

@@ -106,7 +106,7 @@ class UniformProgressAvailability(_OnTheLine):
     window : int, default 5
         Probes remembered per zone.
     probe_every_s : float, default 7200
-        Seconds between rounds of probing every zone.
+        Least seconds between rounds of probing every zone; none while on spot.
     """
 
     _constraints = {"window": Integer(1, 1000), "probe_every_s": Real(1, 1e9)}
@@ -123,10 +123,12 @@ class UniformProgressAvailability(_OnTheLine):
         self.due_s_ = 0.0
 
     def decide(self, obs: SpotObs) -> Decision:
-        """Note the answers of the last probes, stay on the line, and probe every zone when it is time."""
+        """Note what the last probes told, stay on the line, and probe every zone when it is due."""
         for probe in obs.probes:
             self.seen_[probe.zone].append(probe.available)
         decision = super().decide(obs)
+        if obs.mode == "spot":  # a warm instance is kept whatever a probe would say
+            return decision
         if obs.time_s < self.due_s_:
             until_s = decision.until_s if decision.until_s is not None else FOREVER
             return Decision(decision.prefs, (), min(until_s, self.due_s_))
@@ -148,7 +150,7 @@ class UniformProgressAvailabilityPerPrice(UniformProgressAvailability):
     window : int, default 5
         Probes remembered per zone.
     probe_every_s : float, default 7200
-        Seconds between rounds of probing every zone.
+        Least seconds between rounds of probing every zone; none while on spot.
     """
 
     _per_price = True
