@@ -5,12 +5,14 @@ from __future__ import annotations
 from cloudchamber.core.claims import Claim, Measure, Population, Published, Source, Tolerance
 from cloudchamber.core.outcome import Metric
 
-STATED = "2026-11-22T09:00:00+00:00"  # the bars were written down before any run
+BARS = "2026-11-22T09:10:00+00:00"  # the issue's bars, older than the code
+OURS = "2026-11-22T11:10:00+00:00"  # limits of our own
 COST = Metric("cost_usd", "USD")
 SKYNOMAD = Source("SkyNomad: On Using Multi-Region Spot Instances to Minimize AI Batch Job Cost", "NSDI '27", "2026-01-10")
 EASY = ("h100-8z-tp1.1", "h100-8z-tp2.0", "v100-9z-tp2.0")
 GANG = ("h100-gang16-tp1.1", "h100-gang16-tp2.0")
 STUDY = ("chamber", "study", "spot", "--json")
+MORE = (*STUDY, "--seeds", "48", "--policy", "SkyNomad", "--policy", "UniformProgressSwitch")
 
 
 def _simulated(
@@ -39,23 +41,24 @@ def _simulated(
         kind="simulated",
         reproduce=reproduce,
         assessor=assessor,  # type: ignore[arg-type]
-        limits=("own comparator", "author-run"),
+        limits=("own comparator", "tuned on test", "author-run"),
     )
 
 
 def _at_most(limit: float) -> Tolerance:
-    return Tolerance(STATED, high=limit)
+    return Tolerance(BARS, high=limit)
 
 
 def _row(workload: str, title: str) -> Claim:
-    """One row of the published comparison: cost over optimum on one workload."""
-    limit = 1.25 if workload in GANG else 1.10
+    """One row of the comparison: cost over optimum on one workload."""
+    near = Published("within 10 % of an optimal policy in simulation", 1.10)
+    is_gang = workload in GANG
     return _simulated(
         workload.replace(".", "-"),
         f"On {title}, SkyNomad costs little more than the optimum.",
-        Published("within 10 % of an optimal policy in simulation", 1.10),
+        Published("none: the paper calls a zone up when 1 of 16 nodes launched") if is_gang else near,
         Measure("ratio", ("SkyNomad",)),
-        _at_most(limit),
+        _at_most(1.25 if is_gang else 1.10),
         (workload,),
     )
 
@@ -92,6 +95,16 @@ CLAIMS = (
         _at_most(0.75),
         GANG,
         against="UniformProgressSwitch (SkyPilot's eager failover), both gang rows together",
+        reproduce=MORE,
+    ),
+    _simulated(
+        "unseen-starts",
+        "On 48 starts, 36 of which nobody looked at while choosing parameters, SkyNomad keeps its distance to the optimum.",
+        Published("none: a check of our own"),
+        Measure("ratio", ("SkyNomad",), across="max"),
+        Tolerance(OURS, high=1.25),
+        (*EASY, *GANG),
+        reproduce=MORE,
     ),
     _simulated(
         "learned-lifetimes",
@@ -107,7 +120,7 @@ CLAIMS = (
         "The published V100 row: what the optimum pays.",
         Published("about 37 USD", 37.0),
         Measure("mean", ("SkyNomad",), field="bound"),
-        Tolerance(STATED, 35.0, 39.0),
+        Tolerance(OURS, 35.0, 39.0),
         ("v100-3z-tp1.5",),
         against="the published dollar figure",
         reproduce=(*STUDY, "--workload", "v100-3z-tp1.5"),
@@ -117,7 +130,7 @@ CLAIMS = (
         "The published V100 row: what SkyNomad pays.",
         Published("about 42 USD", 42.0),
         Measure("mean", ("SkyNomad",)),
-        _at_most(44.0),
+        Tolerance(OURS, high=44.0),
         ("v100-3z-tp1.5",),
         against="the published dollar figure",
         reproduce=(*STUDY, "--workload", "v100-3z-tp1.5"),
@@ -140,7 +153,7 @@ CLAIMS = (
         quantity=COST,
         comparator="the paper's baselines in its own cloud deployments",
         population=Population("real clouds, which this project does not rent", ("v100-9z-tp2.0",), hardware="AWS and GCP instances"),
-        tolerance=Tolerance(STATED, low=1.25),
+        tolerance=Tolerance(BARS, low=1.25),
         measure=Measure("ratio", ("OnDemandOnly",), over="SkyNomad"),
         kind="reported",
         reproduce=(),

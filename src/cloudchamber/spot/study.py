@@ -54,6 +54,7 @@ class SpotStudy(Study):
     claims = CLAIMS
     notes = (
         "Every policy runs under the deadline guard, so none may be late; the ledger bills every started tick, cold starts included.",
+        "UniformProgress and GreedySpot draw one zone per start, so their rows vary with the draw; SkyNomad-oracle is told true lifetimes.",
         "On AWS traces ticks are 195 s: work and cold start are rounded up, the deadline down, for policies and optimum alike.",
     )
 

@@ -1,6 +1,6 @@
 """The agent as a program: what a scheduler starts on a machine that it reaches only through object storage.
 
-``python -m cloudchamber.spot.remote PLAN COMMAND...`` with the plan as JSON. Ends with the job's exit status, or with 0 after
+``python -m cloudchamber.spot.clouds.remote PLAN COMMAND...`` with the plan as JSON. Ends with the job's exit status, or with 0 after
 it was asked to stop: by SIGTERM, or by word left in the bucket, since a cloud tool's own cancelling may not reach the job.
 """
 
@@ -16,7 +16,8 @@ import msgspec
 from cloudchamber.core.errors import InputError
 
 from .agent import Agent
-from .checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from .checkpoint import Checkpoint, CheckpointError
+from .checkpoints import CheckpointStore
 
 
 class Plan(msgspec.Struct, frozen=True):
