@@ -8,7 +8,7 @@ ifneq ($(wildcard ../shared/data),)
 export CLOUDCHAMBER_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: study test test-all lint docs examples bench clean
+.PHONY: study test test-slow lint docs examples bench clean
 
 study: $(VENV)/.study
 	@mkdir -p reports
@@ -17,8 +17,8 @@ study: $(VENV)/.study
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-test-all: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

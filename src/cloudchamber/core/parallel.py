@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 import traceback
 from collections import Counter
@@ -184,18 +185,23 @@ def _run(
         yield from pool(jobs)
 
 
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def _joblib_backend(backend: Backend) -> Iterator[None]:
+    import joblib
+
     if backend == "local":
-        yield
+        with joblib.parallel_config(backend="loky", initializer=_leave_interrupts_to_the_parent):
+            yield
         return
     try:
         import ray
         from ray.util.joblib import register_ray
     except ImportError:
         raise MissingExtra("--backend ray needs Ray", "ray") from None
-    import joblib
-
     is_ours = not ray.is_initialized()
     if is_ours:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)

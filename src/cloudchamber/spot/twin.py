@@ -82,9 +82,9 @@ def generate(
     up = np.stack([_availability(zone, ticks, tick_s, rng) for zone in zones], axis=1)
     prices = np.stack([_prices(zone, ticks, tick_s, rng) for zone in zones], axis=1)
     if diurnal:
+        hour = (np.arange(ticks) * tick_s // 3600).astype(int)
         load = (1 + np.sin(2 * np.pi * np.arange(ticks) * tick_s / 86400)) / 2
-        block = rng.random((-(-ticks * tick_s // 3600).__int__() + 1, len(zones)))[(np.arange(ticks) * tick_s // 3600).astype(int)]
-        up &= block >= diurnal * load[:, None]
+        up &= rng.random((hour[-1] + 1, len(zones)))[hour] >= diurnal * load[:, None]
     nouns = tuple(Zone(zone.name, zone.region, zone.on_demand_usd_h) for zone in zones)
     return Market(nouns, tick_s, up, prices, egress_matrix(nouns, egress_usd_gb))
 

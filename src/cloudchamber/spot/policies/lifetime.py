@@ -157,7 +157,11 @@ def expected_life(length, is_event, age, prior_s, gamma):  # type: ignore[no-unt
 
 @njit
 def _recent_excess(length, is_event, ended, n, age, time_s, prior_s, cap):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Largest observed / expected preemptions over the last 1, 3, 9 and 27 hours, in [1, cap]."""
+    """Largest observed / expected preemptions over the last 1, 3, 9 and 27 hours, in [1, cap].
+
+    Expected is the zone's rate, (events + 1) / exposure, times the time it was watched in the window. Half the prior counts as
+    watched too, and a single preemption is no pattern, so that short windows do not cry wolf.
+    """
     total, events = prior_s + age, 0.0
     for k in range(n):
         total += length[k]

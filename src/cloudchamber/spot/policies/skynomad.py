@@ -82,7 +82,7 @@ class SkyNomad(Policy):
         self.floor_usd_h_ = float(self.on_demand_usd_h_.min())
         self.seen_s_ = np.full(len(spec.zones), -math.inf)
         self.launches_ = [Launch(zone, mode) for zone in range(len(spec.zones)) for mode in MODES]
-        self.no_egress_ = np.zeros(len(spec.zones))
+        self.egress_usd_ = np.vstack([spec.egress_usd, np.zeros(len(spec.zones))])  # the last row: from nowhere, before the first launch
 
     def decide(self, obs: SpotObs) -> Decision:
         """Score every place and return those better than the present one, best first."""
@@ -95,7 +95,7 @@ class SkyNomad(Policy):
             self.lifetime_.expected_s(obs.time_s, held),
             obs.spot_usd_h,
             self.on_demand_usd_h_,
-            self.no_egress_ if obs.location is None else self.spec_.egress_usd[obs.location],
+            self.egress_usd_[-1 if obs.location is None else obs.location],
             zone,
             obs.mode == "spot",
             obs.cold_s,
