@@ -176,16 +176,16 @@ def test_progress_must_be_a_share(tmp_path, text):
 
 
 def test_a_spot_instance_dies_with_its_zone_and_leaves_its_last_checkpoint(tmp_path, healthy):
-    market = market_of("########" + "." * 30)
-    with cloud_of(market, spec_of(market, 10, 30), walking(100_000), tmp_path, endpoint_url=healthy.url) as cloud:
+    market = market_of("#" * 150 + "." * 30)  # three seconds, enough for an interpreter to start on a busy machine
+    with cloud_of(market, spec_of(market, 10, 180), walking(100_000), tmp_path, endpoint_url=healthy.url) as cloud:
         number = cloud.launch(0, "spot")
         cloud.start(number)
-        status = advance(cloud, 8)
-        assert [(each.state, each.ended_s) for each in status.instances] == [("preempted", 480.0)]
+        status = advance(cloud, 150)
+        assert [(each.state, each.ended_s) for each in status.instances] == [("preempted", 9000.0)]
         assert status.location == 0
         assert cloud.launch(0, "spot") is None
         assert cloud.launch(0, "on_demand") == 2
-        assert cloud.ledger()["spot_usd"] == pytest.approx(8 / 60)
+        assert cloud.ledger()["spot_usd"] == pytest.approx(150 / 60)
     assert processes_of(str(tmp_path)) == []
 
 
