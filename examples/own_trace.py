@@ -41,6 +41,6 @@ command = [
     "--policy",
     "OnDemandOnly",
     "--report",
-    str(folder.parent / "mine.html"),
+    "reports/own_trace.html",
 ]
 subprocess.run(command, check=True)

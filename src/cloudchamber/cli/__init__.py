@@ -20,7 +20,7 @@ def build(arguments: list[str]) -> typer.Typer:
         add_completion=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        help="The decisions inside AI infrastructure: studied on your trace, improved, run for real.",
+        help="The decisions inside AI infrastructure: studied on your trace, run for real.",
     )
     app.callback(invoke_without_command=True)(_root)
     app.command("study")(studying.study)

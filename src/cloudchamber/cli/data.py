@@ -15,9 +15,9 @@ def data(
     """Every dataset: place, licence, size, how to get it."""
     from cloudchamber.core import datasets
     from cloudchamber.core.errors import InputError, unknown
-    from cloudchamber.core.registry import load_study, study_names
+    from cloudchamber.core.registry import loadable_studies
 
-    known = {each.name: each for each in datasets.all_datasets([load_study(study) for study in study_names()])}
+    known = {each.name: each for each in datasets.all_datasets(loadable_studies()[0])}
     if name is not None and name not in known:
         raise unknown("dataset", name, known)
     if fetch and name is None:

@@ -14,9 +14,12 @@ def list_(
     """Every study, its policies, its systems and papers."""
     from json import dumps
 
-    from cloudchamber.core.registry import load_study, study_names
+    from cloudchamber.core.registry import load_study, loadable_studies
 
-    for study in [load_study(each) for each in ([name] if name else study_names())]:
+    studies, errors = ([load_study(name)], []) if name else loadable_studies()
+    for error in errors:
+        typer.echo(f"chamber: {error}", err=True)
+    for study in studies:
         workloads = study.workloads()
         if json:
             typer.echo(
@@ -40,6 +43,8 @@ def list_(
         typer.echo(f"  workloads  {', '.join(usual)}" + (f" ({len(workloads) - len(usual)} optional)" if not name else ""))
         if name:
             typer.echo(f"  optional   {', '.join(each.name for each in workloads.values() if each.is_optional)}")
+            for each in workloads.values():
+                typer.echo(f"  {each.name}: {each.summary}")
             typer.echo(f"  metrics    {', '.join(f'{each.name} [{each.unit}]' for each in study.metrics)}")
         for paper in study.papers:
             typer.echo(f"  paper      {paper}")

@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -37,6 +37,18 @@ def study_names() -> list[str]:
 def command_names(verb: str) -> list[str]:
     """Modules that bring a command under ``chamber VERB``."""
     return [name.partition(".")[2] for name in _points(COMMANDS) if name.startswith(f"{verb}.")]
+
+
+def loadable_studies() -> tuple[list[Study], list[ChamberError]]:
+    """Return every registered study that loads, and the errors of those that do not: one broken package must not hide the rest."""
+    found: list[Study] = []
+    errors: list[ChamberError] = []
+    for name in study_names():
+        try:
+            found.append(load_study(name))
+        except ChamberError as error:
+            errors.append(error)
+    return found, errors
 
 
 def load_command(verb: str, name: str) -> Callable[..., Any]:
@@ -149,28 +161,33 @@ class NamedPolicy:
 
     module: str
     text: str
+    classes: tuple[type, ...] = ()
 
     def __call__(self) -> Any:
         """Make a new policy."""
-        return _evaluate(ast.parse(self.text, mode="eval").body, importlib.import_module(self.module), self.text)
+        home = importlib.import_module(self.module)
+        names = {name: getattr(home, name) for name in getattr(home, "__all__", ())} | {cls.__name__: cls for cls in self.classes}
+        return _evaluate(ast.parse(self.text, mode="eval").body, names, self.text)
 
 
-def _evaluate(node: ast.expr, names: Any, text: str) -> Any:
+def _evaluate(node: ast.expr, names: Mapping[str, Any], text: str) -> Any:
     if not isinstance(node, ast.Call):
         try:
             return ast.literal_eval(node)
         except ValueError:
             raise InputError(f"cannot read {ast.unparse(node)!r} in {text!r}; use Name(key=value) with plain values.") from None
-    if not isinstance(node.func, ast.Name) or node.func.id not in names.__all__:
-        raise InputError(f"{ast.unparse(node.func)!r} in {text!r} is not a name of {names.__name__}.")
+    if not isinstance(node.func, ast.Name) or node.func.id not in names:
+        raise InputError(f"{ast.unparse(node.func)!r} in {text!r} is not a name of the study's module; known: {', '.join(sorted(names))}.")
+    cls = names[node.func.id]
     args = [_evaluate(arg, names, text) for arg in node.args]
     if any(key.arg is None for key in node.keywords):
         raise InputError(f"cannot read ** in {text!r}; write the parameters out: Name(key=value).")
     kwargs = {str(key.arg): _evaluate(key.value, names, text) for key in node.keywords}
     try:
-        return getattr(names, node.func.id)(*args, **kwargs)
+        return cls(*args, **kwargs)
     except TypeError as error:
-        raise InputError(f"{text!r}: {error}") from None
+        allowed = list(inspect.signature(cls).parameters) if isinstance(cls, type) else []
+        raise InputError(f"{text!r}: {error}; its parameters are {', '.join(allowed) or 'none'}.") from None
 
 
 def verbs_of(protocol: type) -> tuple[str, ...]:
@@ -220,7 +237,8 @@ def load_policy(study: Study, name: str) -> Callable[[], Any]:
             ast.parse(name, mode="eval")
         except SyntaxError:
             raise InputError(f"cannot read the policy {name!r}; use Name(key=value).") from None
-        made = NamedPolicy(type(study).__module__.rpartition(".")[0], name)
+        own = tuple(maker for maker in builtin.values() if isinstance(maker, type))
+        made = NamedPolicy(type(study).__module__.rpartition(".")[0] or type(study).__module__, name, own)
         policy = made()
         if not isinstance(policy, Policy) or not all(callable(getattr(policy, verb, None)) for verb in verbs_of(study.protocol)):
             raise InputError(f"{name!r} is not a policy of study {study.name!r}; its policies are {', '.join(builtin)}.")

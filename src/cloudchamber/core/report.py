@@ -88,6 +88,7 @@ def _section(results: Results, workload: str) -> dict[str, Any]:
     bounds = {trial.seed: trial.bound for each in trials.values() for trial in each if trial.bound is not None}
     return {
         "name": workload,
+        "summary": results.workloads[workload].summary,
         "axis": strip_axis(scale),
         "unit": metric.unit,
         "objective": metric.name,

@@ -41,6 +41,11 @@ class Workload:
     is_optional: bool = False
     is_generated: bool = False
 
+    @property
+    def summary(self) -> str:
+        """What it asks for, in a few words, for reports and lists."""
+        return ""
+
 
 @dataclass(frozen=True)
 class Figure:

@@ -73,6 +73,8 @@ def run(
     study = SpotStudy()
     make = load_policy(study, policy)
     world = _world(study, workload, trace, settings or [], seed, is_real=cloud is Where.skypilot)
+    if cloud is Where.local:
+        typer.echo(_pace(world, speedup), err=True)
     opened = _local(world, command, state, speedup, s3_endpoint) if cloud is Where.local else _skypilot(world, command, state, s3_endpoint)
     try:
         with opened as there:
@@ -82,7 +84,16 @@ def run(
         raise typer.Exit(1) from None
     _show(result, state, as_json=json)
     if result.is_late:
+        typer.echo("chamber: late: the job is slower than the workload says; lower --speedup, or give it more with --set work_h.", err=True)
         raise typer.Exit(1)
+
+
+def _pace(world: World, speedup: float) -> str:
+    job = world.spec.job
+    return (
+        f"chamber: {job.work_s / 3600:g} h of work, deadline after {job.deadline_s / 3600:g} h; at {speedup:g} times real time the job "
+        f"should take about {job.work_s / speedup:.0f} s of its own and has {job.deadline_s / speedup:.0f} s."
+    )
 
 
 def _world(study: Any, workload: str, trace: Path | None, settings: list[str], seed: int, *, is_real: bool) -> World:

@@ -86,7 +86,8 @@ def _of_workload(workload: SpotWorkload, seed: int, outcomes: Mapping[str, Outco
     return [
         Figure(
             f"Where each policy ran: {where}",
-            "Each row is a zone, shaded while it has spot capacity. Blue: the job on spot; orange: on demand; red ticks: preemptions. "
+            "The start with the median ratio of the best policy. Each row is a zone with its spot price in USD/h, shaded "
+            "while it has capacity. Blue: the job on spot; orange: on demand; red ticks: preemptions. "
             "Below each: the slack, the hours the job could still waste; at the dashed line only on-demand is left. Hover for details.",
             _legend() + _timeline(world, outcomes),
         ),

@@ -144,9 +144,10 @@ class SpotRunner:
             self._crashes = self._crashes + 1 if status.progress <= self._crashed_at else 1
             self._crashed_at = status.progress
             if self._crashes >= MAX_CRASHES:
+                why = f"ended with status {held.exit_status}" if held.exit_status else "ended, but did not write 1 to its file `progress`,"
                 raise JobFailed(
-                    f"the job ended with status {held.exit_status} {self._crashes} times in a row at {status.progress:.1%} of "
-                    f"its work; its output is in the log of instance {held.number}. Repair it and run again on {self.folder}."
+                    f"the job {why} {self._crashes} times in a row at {status.progress:.1%} of its work; its output is in the log of "
+                    f"instance {held.number} below {self.folder}. Repair it and run again; for another command give another folder."
                 )
         return True, held.zone if held.state == "preempted" else None
 

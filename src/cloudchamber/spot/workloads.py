@@ -74,6 +74,15 @@ class SpotWorkload(Workload):
     trace: Trace | None = None
     folder: str | None = None
 
+    @property
+    def summary(self) -> str:
+        """The job, and where its market comes from."""
+        place = self.trace.path if self.trace is not None else f"{self.market}{' (generated twin)' if self.is_generated else ''}"
+        return (
+            f"{self.work_h:g} h of work, deadline after {self.work_h * self.deadline_ratio:g} h, cold start {self.cold_start_s:g} s, "
+            f"checkpoint {self.checkpoint_gb:g} GB; market {place}{f', {len(self.zones)} zones' if self.zones else ''}."
+        )
+
     def world(self, seed: int) -> World:
         """Return the seed's trial: its window of the market and its job in ticks.
 
