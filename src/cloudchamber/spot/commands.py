@@ -73,9 +73,9 @@ def run(
     study = SpotStudy()
     make = load_policy(study, policy)
     world = _world(study, workload, trace, settings or [], seed, is_real=cloud is Where.skypilot)
+    opened = _local(world, command, state, speedup, s3_endpoint) if cloud is Where.local else _skypilot(world, command, state, s3_endpoint)
     if cloud is Where.local:
         typer.echo(_pace(world, speedup), err=True)
-    opened = _local(world, command, state, speedup, s3_endpoint) if cloud is Where.local else _skypilot(world, command, state, s3_endpoint)
     try:
         with opened as there:
             result = SpotRunner(make(), there, world.spec, state, seed=seed, margin_s=world.spec.tick_s).run()
