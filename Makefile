@@ -17,7 +17,7 @@ study: $(VENV)/.study
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test $(VENV)/.examples
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/.test
@@ -29,7 +29,7 @@ lint: $(VENV)/.test
 docs: $(VENV)/.test
 	$(BIN)/python scripts/build_docs.py
 
-examples: $(VENV)/.test
+examples: $(VENV)/.test $(VENV)/.examples
 	$(BIN)/python scripts/run_examples.py
 
 bench: $(VENV)/.test
@@ -52,3 +52,8 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all]' \
 		--group test --group lint --group docs
 	@touch $@ $(VENV)/.study
+
+# torch is large, and only the training example and its slow test need it
+$(VENV)/.examples: pyproject.toml constraints.txt | $(VENV)/.test
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group examples
+	@touch $@

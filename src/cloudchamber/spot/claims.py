@@ -27,7 +27,8 @@ def _simulated(
     assessor: str = "threshold",
     reproduce: tuple[str, ...] = STUDY,
 ) -> Claim:
-    scale = "simulated: 40 h jobs, 6 min cold start, 50 GB checkpoint, 12 starts on public traces"
+    starts = 48 if reproduce is MORE else 12
+    scale = f"simulated: 40 h jobs, 6 min cold start, 50 GB checkpoint, {starts} starts on public traces"
     return Claim(
         id=f"spot-{id}",
         text=text,
