@@ -34,17 +34,35 @@ class Workload:
         Left out of a study unless named.
     is_generated : bool, default False
         Made by a generator in the package, not from a real trace; rows are labelled so.
+    is_finite : bool, default False
+        A finite set of instances: seeds 0 to ``seeds`` - 1 name them, and there are no others.
     """
 
     name: str
     seeds: int = 12
     is_optional: bool = False
     is_generated: bool = False
+    is_finite: bool = False
 
     @property
     def summary(self) -> str:
         """What it asks for, in a few words, for reports and lists."""
         return ""
+
+    def part(self, lo: float, hi: float) -> Workload | None:
+        """The share [lo, hi) of a trace (in time) or of a finite set (by instance), so that a search can be judged on what it never saw.
+
+        None where that is too little for a trial. A generator has no parts: its seeds never end, so it returns itself.
+        """
+        return self if self.is_generated else None
+
+    def twin(self) -> Workload | None:
+        """Its generated stand-in with endless seeds, itself if it is one; None if it has none."""
+        return self if self.is_generated else None
+
+    def renamed(self, rng: np.random.Generator) -> Workload:
+        """The same trials with ids permuted and lists reordered, so that nothing learned by heart helps. Itself where nothing has an id."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,7 @@ class Study(ABC):
     floor: ClassVar[tuple[str, ...]] = ()
     claims: ClassVar[tuple[Claim, ...]] = ()
     evidence: ClassVar[str] = "simulated"
+    libraries: ClassVar[tuple[str, ...]] = ("numpy", "numba")  # what a policy in the jail may import
     notes: ClassVar[tuple[str, ...]] = ()
 
     @property
