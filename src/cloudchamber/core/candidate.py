@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .errors import CandidateError
+from .errors import CandidateError, JailUnavailable
 
 
 class Candidate:
@@ -37,11 +37,11 @@ def ask(verb: Callable[..., Any], *args: Any) -> Any:
     Raises
     ------
     CandidateError
-        For anything it raises; ``sys.exit`` too, which would otherwise end the study as if all were well.
+        For anything it raises but :class:`JailUnavailable`, the host's fault; ``sys.exit`` too, which would otherwise end the study as if all were well.
     """
     try:
         return verb(*args)
-    except CandidateError:
+    except (CandidateError, JailUnavailable):
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
         where = traceback.extract_tb(error.__traceback__)[-1]

@@ -31,7 +31,31 @@ class DatasetUnavailable(ChamberError, FileNotFoundError):
 
 
 class CandidateError(ChamberError, RuntimeError):
-    """A policy raised, timed out or answered with the wrong type: its trial is void."""
+    """A policy raised, timed out or answered with the wrong type: its trial is void.
+
+    Parameters
+    ----------
+    message : str
+    kind : {"crash", "type", "protocol", "timeout", "memory", "died", "flood"}
+        What sort of failure.
+    feedback : str
+        What the candidate itself wrote, cut and cleaned: untrusted text.
+    """
+
+    def __init__(self, message: str, kind: str = "crash", feedback: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.feedback = feedback
+
+    def __reduce__(self) -> tuple[type[CandidateError], tuple[str, str, str]]:
+        return type(self), (str(self), self.kind, self.feedback)
+
+
+class JailUnavailable(ChamberError, OSError):
+    """The host cannot jail a candidate now, or at that level: no fault of the candidate, so its trial is tried again."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def unknown(kind: str, name: str, allowed: object) -> UnknownName:

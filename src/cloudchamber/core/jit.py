@@ -21,4 +21,7 @@ def njit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     except ImportError:
         module = function.__module__.split(".")[1]
         raise MissingExtra(f"{module} needs numba", module) from None
-    return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+    try:
+        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # no place to cache in, as in a jail
+        return numba.njit(**options)(function)  # type: ignore[no-any-return]

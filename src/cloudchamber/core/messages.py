@@ -7,8 +7,13 @@ recorded, replayed, or run behind a process boundary.
 
 from __future__ import annotations
 
+import math
+import re
+import types
+import typing
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
 import msgspec
 import numpy as np
@@ -16,6 +21,8 @@ import numpy as np
 from .errors import InputError
 
 T = TypeVar("T")
+
+AnyFloat = Annotated[float, msgspec.Meta(extra={"finite": False})]  # a float of an action that may also be infinite; others must be finite
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,11 +91,16 @@ def _unplain(state: Any) -> Any:
 
 
 def _from_wire(kind: type, value: Any) -> Any:
-    if kind is np.ndarray:
+    if kind is np.ndarray or typing.get_origin(kind) is np.ndarray:
         dtype, shape, data = value
-        if np.dtype(dtype).hasobject:
-            raise ValueError("arrays of objects are not accepted")
-        array = np.frombuffer(data, dtype=np.dtype(dtype)).reshape(shape)
+        if not (isinstance(dtype, str) and _DTYPE.fullmatch(dtype)):
+            raise ValueError(f"arrays of {dtype!r} are not accepted; use numbers, booleans or fixed-width strings")
+        if len(shape) > 32 or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
+            raise ValueError(f"{shape!r} is not the shape of an array")
+        array = np.frombuffer(data, dtype=np.dtype(dtype))
+        if math.prod(shape) != array.size:
+            raise ValueError(f"an array of shape {shape} does not have {array.size} items")
+        array = array.reshape(shape)
         array.flags.writeable = False
         return array
     if kind is np.random.Generator:
@@ -106,6 +118,7 @@ def _from_wire(kind: type, value: Any) -> Any:
     raise NotImplementedError(f"cannot decode {kind!r}")
 
 
+_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f(2|4|8|16)|c(8|16|32)|[SU][1-9][0-9]{0,4})")
 _encoder = msgspec.msgpack.Encoder(enc_hook=_to_wire)
 
 
@@ -135,5 +148,95 @@ def decode(data: bytes, kind: type[T]) -> T:
     """
     try:
         return _decoder(kind).decode(data)  # type: ignore[arg-type, no-any-return]
-    except (msgspec.ValidationError, msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"not a valid {getattr(kind, '__name__', kind)}: {error}") from None
+
+
+def check_finite(value: Any, kind: Any) -> None:
+    """Check that no float in a decoded value is NaN or infinite, but where its field is annotated :data:`AnyFloat`.
+
+    Raises
+    ------
+    InputError
+        Naming the field.
+    """
+    walk = _finite_walk(kind)
+    if walk is not None:
+        walk(value, "")
+
+
+_Walk = Callable[[Any, str], None]
+
+
+def _number(value: Any, where: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where.lstrip('.') or 'the answer'} is {value}; a finite number is needed.")
+
+
+def _array(value: Any, where: str) -> None:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fc" and not np.isfinite(value).all():
+        raise InputError(f"{where.lstrip('.') or 'the answer'} holds NaN or infinity; finite numbers are needed.")
+
+
+@lru_cache(maxsize=256)
+def _finite_walk(kind: Any) -> _Walk | None:
+    """A function that looks at every float of a type, None if it has none."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is float:
+        return _number
+    if kind is np.ndarray or origin is np.ndarray:
+        return _array
+    if origin is Annotated:
+        exempt = any(isinstance(meta, msgspec.Meta) and (meta.extra or {}).get("finite") is False for meta in args[1:])
+        return None if exempt else _finite_walk(args[0])
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _finite_struct(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _finite_union(args)
+    if origin is tuple and Ellipsis not in args:
+        return _finite_fields({i: _finite_walk(arg) for i, arg in enumerate(args)}, lambda value, i: value[i])
+    inner = [walk for walk in map(_finite_walk, args) if walk is not None]
+    return _finite_items(inner) if inner else None
+
+
+def _finite_struct(kind: Any) -> _Walk | None:
+    hints = get_type_hints(kind, include_extras=True)
+    return _finite_fields({name: _finite_walk(hints[name]) for name in kind.__struct_fields__}, getattr)
+
+
+def _finite_fields(walks: dict[Any, _Walk | None], get: Callable[[Any, Any], Any]) -> _Walk | None:
+    there = [(name, walk) for name, walk in walks.items() if walk is not None]
+
+    def walk_fields(value: Any, where: str) -> None:
+        for name, walk in there:
+            walk(get(value, name), f"{where}.{name}")
+
+    return walk_fields if there else None
+
+
+def _finite_union(args: tuple[Any, ...]) -> _Walk | None:
+    structs = {arg: _finite_walk(arg) for arg in args if isinstance(arg, type) and issubclass(arg, msgspec.Struct)}
+    plain = [walk for arg in args if arg not in structs for walk in [_finite_walk(arg)] if walk is not None]
+    if not plain and not any(structs.values()):
+        return None
+
+    def walk_union(value: Any, where: str) -> None:
+        if type(value) in structs:
+            walk = structs[type(value)]
+            if walk is not None:
+                walk(value, where)
+        elif value is not None:
+            for each in plain:
+                each(value, where)
+
+    return walk_union
+
+
+def _finite_items(inner: list[_Walk]) -> _Walk:
+    def walk_items(value: Any, where: str) -> None:
+        items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        for item in items if isinstance(items, (list, tuple, set, frozenset)) else ():
+            for walk in inner:
+                walk(item, where + "[]")
+
+    return walk_items

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .candidate import Candidate, ask
-from .errors import CandidateError, InputError, MissingExtra, unknown
+from .errors import CandidateError, InputError, JailUnavailable, MissingExtra, unknown
 from .outcome import Outcome, judged
 from .policy import is_clairvoyant
 from .registry import load_policy, load_study
@@ -35,6 +35,7 @@ def study(
     *,
     n_jobs: int = 1,
     backend: Backend = "local",
+    jail: str = "auto",
     progress: bool = False,
 ) -> Results:
     """Run a study and return its results.
@@ -52,6 +53,8 @@ def study(
     n_jobs : int
         Processes (joblib's convention: -1 means all cores). The results do not depend on it.
     backend : {"local", "ray"}
+    jail : {"auto", "namespace", "landlock", "subprocess", "none"}
+        Walls around policies from files; ``auto`` is the best of the first two.
     progress : bool
         Show a progress bar on standard error.
 
@@ -63,6 +66,8 @@ def study(
     ------
     InputError
         For unknown names or unusable arguments.
+    JailUnavailable
+        If a policy from a file cannot be jailed here.
 
     Examples
     --------
@@ -75,7 +80,10 @@ def study(
         raise InputError(f"n_jobs must be a number of processes, or -1 for every core, got {n_jobs!r}.")
     if seeds is not None and (not isinstance(seeds, int) or seeds < 1):
         raise InputError(f"seeds must be a whole number of at least 1, got {seeds!r}.")
-    makers = _makers(subject, policies)
+    makers = _makers(subject, policies, jail)
+    for make in makers.values():
+        if hasattr(make, "check"):
+            make.check()  # a file that does not load is an error, not a table of void trials
     prepared = [subject.ready(workload) for workload in _workloads(subject, workloads)]
     chosen, notes = [workload for workload, _ in prepared], tuple(dict.fromkeys(note for _, note in prepared if note))
     tasks = [(workload, seed) for workload in chosen for seed in range(seeds or workload.seeds)]
@@ -87,24 +95,27 @@ def study(
         (trial for workload, seed in tasks for trial in done[workload.name, seed]),
         key=lambda trial: (next(i for i, w in enumerate(chosen) if w.name == trial.workload), order[trial.policy], trial.seed),
     )
+    notes += tuple(dict.fromkeys(make.note for make in makers.values() if getattr(make, "note", "")))
     seers = frozenset(label for label, make in makers.items() if _sees(make))
     return Results(subject, tuple(trials), {workload.name: workload for workload in chosen}, seers, notes=notes)
 
 
 def _sees(make: Callable[[], Any]) -> bool:
+    if hasattr(make, "level"):
+        return False  # nothing crosses a jail's wall but messages
     try:
         return is_clairvoyant(ask(make))
     except CandidateError:  # its trials are void, with the reason
         return False
 
 
-def _makers(subject: Study, policies: Sequence[Any] | None) -> Mapping[str, Callable[[], Any]]:
+def _makers(subject: Study, policies: Sequence[Any] | None, jail: str) -> Mapping[str, Callable[[], Any]]:
     if policies is None:
         return dict(subject.policies())
     makers: dict[str, Callable[[], Any]] = {}
     for each in policies:
         if isinstance(each, str):
-            maker = load_policy(subject, each)
+            maker = load_policy(subject, each, jail)
             label = each if each in subject.policies() or each.endswith(")") else Path(each).name
         elif isinstance(each, type):
             label, maker = each.__name__, each
@@ -157,14 +168,32 @@ def run_task(subject: Study, makers: Mapping[str, Callable[[], Any]], workload: 
     bound = subject.bound(workload, seed)
     trials = []
     for name, make in makers.items():
+        outcome = judged(one_trial(subject, make, workload, seed), subject.metrics, bound)
+        trials.append(Trial(workload.name, name, seed, outcome, bound, workload.is_generated, getattr(make, "level", None)))
+    return (workload.name, seed), trials
+
+
+def one_trial(subject: Study, make: Callable[[], Any], workload: Workload, seed: int) -> Outcome:
+    """Run one policy in one trial, not yet judged; a fault of the host is tried again, a fault of the policy makes the trial void.
+
+    Raises
+    ------
+    JailUnavailable
+        If the host fails three times in a row.
+    """
+    for attempt in range(3):
         try:
-            outcome = subject.trial(Candidate(ask(make)), workload, seed)
+            made = ask(make)
+            with made if isinstance(made, contextlib.AbstractContextManager) else contextlib.nullcontext():
+                return subject.trial(Candidate(made), workload, seed)
         except CandidateError as error:
             cause = error.__cause__
-            detail = "" if cause is None else "\n" + "".join(traceback.format_exception(cause)).strip()
-            outcome = Outcome.void(str(error), f"{error}{detail}")
-        trials.append(Trial(workload.name, name, seed, judged(outcome, subject.metrics, bound), bound, workload.is_generated))
-    return (workload.name, seed), trials
+            detail = error.feedback if cause is None else "".join(traceback.format_exception(cause)).strip()
+            return Outcome.void(f"{error.kind}: {error}" if error.kind != "crash" else str(error), f"{error}\n{detail}".strip())
+        except JailUnavailable:
+            if attempt == 2:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _run(

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
-import importlib.util
-import inspect
-import sys
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from .candidate import ask
-from .errors import CandidateError, ChamberError, InputError, unknown
+from .errors import ChamberError, InputError, unknown
 from .policy import Policy
+from .source import evaluate, verbs_of
 from .study import Study
 
-STUDIES, COMMANDS = "cloudchamber.studies", "cloudchamber.commands"
+STUDIES, COMMANDS, JAILS = "cloudchamber.studies", "cloudchamber.commands", "cloudchamber.jails"
 
 
 @cache
@@ -77,85 +72,6 @@ def load_study(name: str) -> Study:
 
 
 @dataclass(frozen=True)
-class FilePolicy:
-    """Constructor of a policy in a user's file: carries the source, so workers need not see the file.
-
-    Parameters
-    ----------
-    path, source : str
-    class_name : str or None
-        None: the one class that has the Protocol's verbs.
-    verbs : tuple of str
-    """
-
-    path: str
-    source: str
-    class_name: str | None
-    verbs: tuple[str, ...]
-
-    def __call__(self) -> Any:
-        """Make a new policy.
-
-        Raises
-        ------
-        CandidateError
-            If the file does not run, or the class cannot be made without arguments.
-        """
-        cls = self.load()
-        try:
-            return ask(cls)
-        except CandidateError as error:
-            raise CandidateError(f"{self.path}: {cls.__name__}() failed: {error}") from error.__cause__
-
-    def load(self) -> type:
-        """Run the file and return the class.
-
-        Raises
-        ------
-        CandidateError
-            If the file raises.
-        InputError
-            If it holds no such class, or several that fit and none was named.
-        """
-        module = _module_of(self.path, self.source)
-        if self.class_name is not None:
-            cls = getattr(module, self.class_name, None)
-            if not isinstance(cls, type):
-                raise InputError(f"{self.path} has no class {self.class_name!r}; it has {', '.join(_own_classes(module)) or 'none'}.")
-            missing = [verb for verb in self.verbs if not callable(getattr(cls, verb, None))]
-            if missing:
-                raise InputError(f"{self.path}: {self.class_name} lacks {', '.join(f'{verb}()' for verb in missing)}.")
-            return cls
-        fits = [cls for cls in _own_classes(module).values() if all(callable(getattr(cls, verb, None)) for verb in self.verbs)]
-        if len(fits) != 1:
-            found = ", ".join(cls.__name__ for cls in fits) or "none"
-            raise InputError(
-                f"{self.path}: expected one class with {', '.join(f'{verb}()' for verb in self.verbs)}, found {found}; "
-                "name it: file.py:Class."
-            )
-        return fits[0]
-
-
-@cache
-def _module_of(path: str, source: str) -> Any:
-    name = f"chamber_policy_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_loader(name, loader=None)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so its classes can be pickled and its dataclasses resolve
-    try:
-        exec(compile(source, path, "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise CandidateError(f"{path} does not run: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _own_classes(module: Any) -> dict[str, type]:
-    return {name: value for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__}
-
-
-@dataclass(frozen=True)
 class NamedPolicy:
     """Constructor of a built-in policy with parameters: ``Name(key=value, ...)`` as its repr writes it."""
 
@@ -167,47 +83,34 @@ class NamedPolicy:
         """Make a new policy."""
         home = importlib.import_module(self.module)
         names = {name: getattr(home, name) for name in getattr(home, "__all__", ())} | {cls.__name__: cls for cls in self.classes}
-        return _evaluate(ast.parse(self.text, mode="eval").body, names, self.text)
+        return evaluate(ast.parse(self.text, mode="eval").body, names, self.text)
 
 
-def _evaluate(node: ast.expr, names: Mapping[str, Any], text: str) -> Any:
-    if not isinstance(node, ast.Call):
-        try:
-            return ast.literal_eval(node)
-        except ValueError:
-            raise InputError(f"cannot read {ast.unparse(node)!r} in {text!r}; use Name(key=value) with plain values.") from None
-    if not isinstance(node.func, ast.Name) or node.func.id not in names:
-        raise InputError(f"{ast.unparse(node.func)!r} in {text!r} is not a name of the study's module; known: {', '.join(sorted(names))}.")
-    cls = names[node.func.id]
-    args = [_evaluate(arg, names, text) for arg in node.args]
-    if any(key.arg is None for key in node.keywords):
-        raise InputError(f"cannot read ** in {text!r}; write the parameters out: Name(key=value).")
-    kwargs = {str(key.arg): _evaluate(key.value, names, text) for key in node.keywords}
-    try:
-        return cls(*args, **kwargs)
-    except TypeError as error:
-        allowed = list(inspect.signature(cls).parameters) if isinstance(cls, type) else []
-        raise InputError(f"{text!r}: {error}; its parameters are {', '.join(allowed) or 'none'}.") from None
+def jailed(study: Study, source: str, **options: Any) -> Callable[[], Any]:
+    """Return a picklable constructor that opens policy source in a jail: see :class:`cloudchamber.jail.JailedPolicy`."""
+    make: Callable[..., Any] = _points(JAILS)["policy"].load()  # the jail stands above core, so core finds it as it finds studies
+    return make(study, source, **options)  # type: ignore[no-any-return]
 
 
-def verbs_of(protocol: type) -> tuple[str, ...]:
-    """The methods a Protocol asks for."""
-    return tuple(name for name, value in vars(protocol).items() if inspect.isfunction(value) and not name.startswith("_"))
-
-
-def load_policy(study: Study, name: str) -> Callable[[], Any]:
+def load_policy(study: Study, name: str, jail: str = "auto", limits: Any = None) -> Callable[[], Any]:
     """Return a picklable constructor for what the user named.
 
     Parameters
     ----------
     study : Study
     name : str
-        A built-in name, ``Name(key=value, ...)``, or ``path/to/file.py[:Class]``.
+        A built-in name, ``Name(key=value, ...)``, or ``path/to/file.py[:Class[(key=value, ...)]]``.
+    jail : str
+        Level at which policies from files run: ``auto``, ``namespace``, ``landlock``, ``subprocess``, ``none``.
+    limits : Limits, optional
+        What a policy from a file may use up in one trial.
 
     Raises
     ------
     InputError
         If there is no such policy or file, or the class does not fit the study's Protocol.
+    JailUnavailable
+        If it is a file and this machine has no jail of that level.
     """
     builtin = study.policies()
     if name in builtin:
@@ -221,17 +124,7 @@ def load_policy(study: Study, name: str) -> Callable[[], Any]:
             source = file.read_text(encoding="utf-8")
         except (UnicodeDecodeError, OSError) as error:
             raise InputError(f"cannot read the policy file {path!r} as UTF-8 text: {error}.") from None
-        candidate = FilePolicy(path, source, class_name or None, verbs_of(study.protocol))
-        try:
-            candidate()
-        except CandidateError as error:
-            raise InputError(str(error)) from error
-        warnings.warn(
-            f"{path} runs in this process with all your rights: there is no jail yet, so run only code you trust.",
-            UserWarning,
-            stacklevel=2,
-        )
-        return candidate
+        return jailed(study, source, name=class_name or None, path=path, level=jail, limits=limits)
     if name.endswith(")"):
         try:
             ast.parse(name, mode="eval")

@@ -27,6 +27,7 @@ class Trial:
     outcome: Outcome
     bound: Bound | None
     is_generated: bool
+    jail: str | None = None  # the level its policy ran at; None for the package's own and the caller's objects
 
     def ratio(self, metric: Metric) -> float | None:
         """This trial's own ratio; None when void or without a positive bound."""
@@ -172,6 +173,7 @@ class Results:
                 "ratio": trial.ratio(self.study.objective),
                 "void": "; ".join(trial.outcome.violations) or None,
                 "generated": trial.is_generated,
+                "jail": trial.jail,
                 "evidence": self.study.evidence,
             }
 

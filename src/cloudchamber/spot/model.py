@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from cloudchamber.core.errors import InputError
-from cloudchamber.core.messages import Message
+from cloudchamber.core.messages import AnyFloat, Message
 
 Mode = Literal["spot", "on_demand"]
 State = Literal["idle", "spot", "on_demand"]
@@ -183,7 +183,7 @@ class Decision(Message, frozen=True):
 
     prefs: tuple[Launch | Keep | Idle, ...] = (Keep(),)
     probes: tuple[int, ...] = ()
-    until_s: float | None = None
+    until_s: AnyFloat | None = None
 
 
 class SpotPolicy(Protocol):

@@ -1,0 +1,316 @@
+"""The trusted side of a zygote: how one is started at each level, and the trials' children it is asked for."""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import itertools
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import msgspec
+
+from cloudchamber.core.errors import JailUnavailable
+
+from . import filters
+from .inside import News, Order, Setup
+from .limits import Limits
+from .stage import Stage, interpreter, is_public, system_places
+from .walls import NOBODY, Walls, landlock_version
+
+Level = Literal["namespace", "landlock", "subprocess", "none"]
+START_S = 120.0  # importing numba on a busy machine takes its time
+_BOOT = "import sys; sys.path[:0] = sys.argv[2].split(':'); from cloudchamber.jail.inside import main; main()"
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "LC_ALL": "C.UTF-8",
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
+}
+
+
+class Child:
+    """One trial's process as the launcher sees it.
+
+    Parameters
+    ----------
+    zygote : Zygote
+    number : int
+    channel, output : socket
+        Frames, and what it prints.
+    """
+
+    def __init__(self, zygote: Zygote, number: int, channel: socket.socket, output: socket.socket) -> None:
+        self._zygote, self._number = zygote, number
+        self.channel, self.output = channel, output
+        self.pid: int | None = None  # as the zygote counts
+        self.ended: News | None = None
+
+    def end(self, wait_s: float = 2.0) -> News | None:
+        """Kill it, and return how it had ended if that is known within the time."""
+        if self.ended is None:
+            with contextlib.suppress(JailUnavailable):
+                self._zygote.order(Order("kill", self._number))
+                self._zygote.listen(wait_s, until=self)
+        self.channel.close()
+        self.output.close()
+        return self.ended
+
+    def release(self) -> None:
+        """Kill it without waiting."""
+        with contextlib.suppress(JailUnavailable):
+            if self.ended is None:
+                self._zygote.order(Order("kill", self._number))
+        self.channel.close()
+        self.output.close()
+
+
+class Zygote:
+    """A warm interpreter with the Protocol's libraries and policies loaded, from which children are forked.
+
+    Parameters
+    ----------
+    level : {"namespace", "landlock", "subprocess"}
+    stage : Stage
+
+    Raises
+    ------
+    JailUnavailable
+        If it does not start.
+    """
+
+    def __init__(self, level: Level, stage: Stage) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._children: dict[int, Child] = {}
+        self._numbers = itertools.count(1)
+        self._failed: dict[int, str] = {}
+        self._errors = tempfile.TemporaryFile()
+        self.is_warm = False
+        command, setup = (_namespace_command if level == "namespace" else _plain_command)(level, stage, theirs.fileno())
+        environment = _ENVIRONMENT | {"NUMBA_CACHE_DIR": "/kernels" if level == "namespace" else str(stage.folder / "kernels")}
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                pass_fds=(theirs.fileno(),),
+                env=environment,
+                cwd="/",
+            )
+        except OSError as error:
+            raise JailUnavailable(f"the jail cannot start {command[0]}: {error}.") from None
+        finally:
+            theirs.close()
+        atexit.register(self.close)
+        try:
+            self._control.send(msgspec.msgpack.encode(setup))
+        except OSError:
+            self._fail("it ended at once")
+        try:
+            first = self._news(START_S)
+        except JailUnavailable:
+            self._fail("it ended before it was ready")
+        if first is None or first.kind != "ready":
+            self._fail(first.error if first is not None else f"nothing within {START_S:.0f} s")
+
+    def _fail(self, why: str) -> NoReturn:
+        self.close()
+        self._errors.seek(0)
+        said = self._errors.read()[-1500:].decode(errors="replace").strip()
+        raise JailUnavailable(
+            f"the jail's zygote does not start: {why}{f' ({said})' if said else ''}. `chamber jail check` says which walls stand here."
+        )
+
+    def spawn(self, limits: Limits) -> Child:
+        """Ask for a child.
+
+        Raises
+        ------
+        JailUnavailable
+            If the zygote is gone.
+        """
+        self.listen(0)
+        return self._ask("spawn", limits)
+
+    def warm(self) -> Child:
+        """Talk to the zygote itself, to run the package's own policies once so that children inherit what they compile."""
+        return self._ask("warm", None)
+
+    def _ask(self, kind: str, limits: Limits | None) -> Child:
+        number = next(self._numbers)
+        pairs = socket.socketpair(), socket.socketpair()
+        try:
+            rights = array.array("i", [pair[1].fileno() for pair in pairs])
+            self.order(Order(kind, number, limits), [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        finally:
+            for pair in pairs:
+                pair[1].close()
+        child = Child(self, number, pairs[0][0], pairs[1][0])
+        child.channel.setblocking(False)
+        child.output.setblocking(False)
+        if kind == "spawn":
+            self._children[number] = child
+        return child
+
+    def order(self, order: Order, ancillary: list[tuple[int, int, array.array[int]]] | None = None) -> None:
+        """Send an order."""
+        try:
+            self._control.sendmsg([msgspec.msgpack.encode(order)], ancillary or [])
+        except OSError as error:
+            raise JailUnavailable(f"the jail's zygote is gone ({error}).") from None
+
+    def listen(self, wait_s: float, until: Child | None = None) -> None:
+        """Take in news; wait for the end of a child if one is given.
+
+        Raises
+        ------
+        JailUnavailable
+            If the zygote is gone, or could not make the child.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            if until is not None and until.ended is not None:
+                return
+            news = self._news(max(0.0, deadline - time.monotonic()))
+            if news is None:
+                return
+            child = self._children.get(news.child)
+            if child is None:
+                continue
+            if news.kind == "started":
+                child.pid = news.pid
+            else:
+                del self._children[news.child]
+                child.ended = news
+            if news.kind == "failed" and child is until:
+                raise JailUnavailable(f"the host could not make a jailed process: {news.error}.")
+
+    def _news(self, wait_s: float) -> News | None:
+        if not select.select([self._control], [], [], wait_s)[0]:
+            return None
+        try:
+            data = self._control.recv(1 << 16)
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            raise JailUnavailable("the jail's zygote died.")
+        return msgspec.msgpack.decode(data, type=News)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can still be asked."""
+        return self._control.fileno() >= 0 and self._process.poll() is None
+
+    def close(self) -> None:
+        """End it and all its children."""
+        atexit.unregister(self.close)
+        self._control.close()
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _boot(paths: list[str], control: int) -> list[str]:
+    return [str(interpreter()), "-S", "-s", "-P", "-B", "-c", _BOOT, str(control), ":".join(paths)]
+
+
+def _plain_command(level: Level, stage: Stage, control: int) -> tuple[list[str], Setup]:
+    is_landlock = level == "landlock"
+    if is_landlock and landlock_version() < 1:
+        raise JailUnavailable("this kernel has no landlock; install bubblewrap for the level 'namespace', or name a weaker level.")
+    library = str(stage.folder / "lib")
+    readable = (*system_places(), library, *map(str, stage.places), "/dev/null", "/dev/urandom")
+    walls = Walls(namespaces=False, landlock=is_landlock, seccomp=filters.program() if is_landlock else b"", readable=readable)
+    paths = [library, *dict.fromkeys(str(place.parent) for place in stage.places)]
+    return _boot(paths, control), Setup(stage.protocol, stage.libraries, stage.modules, walls)
+
+
+def _namespace_command(level: Level, stage: Stage, control: int) -> tuple[list[str], Setup]:
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise JailUnavailable("bubblewrap is not installed: apt install bubblewrap (or use the level 'landlock').")
+    binds = list(_binds(stage))
+    system = [inner for _, inner, _ in binds if inner not in ("/kernels",) and not inner.startswith("/site/")]
+    readable = (*system, "/lib", "/lib64", "/site", "/dev/null")
+    walls = Walls(landlock=landlock_version() > 0, seccomp=filters.program(), readable=readable, writable=("/tmp",))
+    setup = Setup(stage.protocol, stage.libraries, stage.modules, walls, hidden=("/proc", "/kernels"))
+    prologue: list[str] = []
+    if os.geteuid() == 0:  # root inside would be root outside: become nobody first, after showing nobody what lies in private homes
+        prologue, binds = _as_nobody(binds)
+    command = [
+        *prologue,
+        bwrap,
+        "--unshare-all",
+        "--unshare-user",
+        "--uid",
+        str(NOBODY),
+        "--gid",
+        str(NOBODY),
+        "--as-pid-1",
+        "--new-session",
+    ]
+    command += ["--size", str(256 << 20), "--tmpfs", "/tmp", "--proc", "/proc", "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null"]
+    for link in ("/lib", "/lib64"):
+        if Path(link).is_symlink():
+            command += ["--symlink", os.readlink(link), link]
+    for outer, inner, is_writable in binds:
+        command += ["--bind" if is_writable else "--ro-bind", outer, inner]
+    return [*command, "--remount-ro", "/", "--chdir", "/tmp", *_boot(["/chamber", "/site"], control)], setup
+
+
+def _binds(stage: Stage) -> Iterator[tuple[str, str, bool]]:
+    """(outside, inside, writable) of everything a namespace jail sees."""
+    for place in system_places():
+        if not Path(place).is_symlink():
+            yield place, place, False
+    yield str(stage.folder / "lib"), "/chamber", False
+    yield str(stage.folder / "kernels"), "/kernels", True
+    for place in stage.places:
+        yield str(place), f"/site/{place.name}", False
+
+
+def _as_nobody(binds: list[tuple[str, str, bool]]) -> tuple[list[str], list[tuple[str, str, bool]]]:
+    """Commands that become nobody before bubblewrap starts; paths nobody may not reach are shown below /mnt, in a private mount namespace."""
+    setpriv = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs", "--"]
+    hidden = [i for i, (outer, _, _) in enumerate(binds) if not is_public(Path(outer))]
+    if not hidden:
+        return setpriv, binds
+    script = ["set -e", "mount -t tmpfs -o mode=755 chamber /mnt"]
+    arguments, moved = [], list(binds)
+    for number, i in enumerate(hidden, start=1):
+        outer, inner, is_writable = binds[i]
+        target = f"/mnt/{number}"
+        script.append(f'{"mkdir" if Path(outer).is_dir() else "touch"} {target}; mount --bind "${number}" {target}')
+        arguments.append(outer)
+        moved[i] = (target, inner, is_writable)
+    script.append(f'shift {len(hidden)}; exec "$@"')
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(script), "sh", *arguments, *setpriv], moved
+
+
+_pool: dict[tuple[str, Stage], Zygote] = {}
+
+
+def zygote(level: Level, stage: Stage) -> Zygote:
+    """The process's zygote for a level and Protocol, started at first use and again if it died."""
+    found = _pool.get((level, stage))
+    if found is None or not found.is_alive:
+        found = _pool[level, stage] = Zygote(level, stage)
+    return found
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.clear)
+assert sys.platform != "win32", "the jail needs a POSIX system; use the level 'none' elsewhere"
