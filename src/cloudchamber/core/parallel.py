@@ -199,14 +199,12 @@ def one_trial(subject: Study, make: Callable[[], Any], workload: Workload, seed:
 def _run(
     subject: Study, makers: Mapping[str, Callable[[], Any]], tasks: list[tuple[Workload, int]], n_jobs: int, backend: Backend
 ) -> Iterator[tuple[tuple[str, int], list[Trial]]]:
-    if backend not in ("local", "ray"):
-        raise InputError(f"backend must be 'local' or 'ray', got {backend!r}.")
     if backend == "local" and (n_jobs == 1 or len(tasks) == 1):
         yield from (run_task(subject, makers, *task) for task in tasks)
         return
     import joblib
 
-    with _joblib_backend(backend):
+    with workers(backend):
         jobs = (joblib.delayed(run_task)(subject, makers, *task) for task in tasks)
         # Ray's joblib backend hands everything back at the end
         returns = "list" if backend == "ray" else "generator_unordered"
@@ -219,9 +217,12 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 @contextlib.contextmanager
-def _joblib_backend(backend: Backend) -> Iterator[None]:
+def workers(backend: str) -> Iterator[None]:
+    """Joblib's workers: processes of this machine, or Ray's (started and stopped here if nothing has started it)."""
     import joblib
 
+    if backend not in ("local", "ray"):
+        raise InputError(f"backend must be 'local' or 'ray', got {backend!r}.")
     if backend == "local":
         with joblib.parallel_config(backend="loky", initializer=_leave_interrupts_to_the_parent):
             yield

@@ -1,0 +1,633 @@
+"""The search: ask for a task, propose, tell; everything durable, every trial on the trusted side, the same on any study."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cloudchamber.core.errors import InputError, unknown
+from cloudchamber.core.evidence.provenance import Provenance
+from cloudchamber.core.messages import Message
+from cloudchamber.core.parallel import workers
+from cloudchamber.core.registry import load_study
+from cloudchamber.core.source import verbs_of
+from cloudchamber.core.study import Study
+from cloudchamber.jail.files import source_of
+from cloudchamber.jail.levels import best_level, contract_of
+
+from . import code
+from .archive import ARCHIVES, Archive, Bandit
+from .cascade import Evaluator, Hints
+from .model import Budget, BudgetSpent, Context, Problem, Proposal, Proposer, ProposerUnavailable, Scored, Spend, Task, Verdict
+from .proposers import PROPOSERS, make_proposers
+from .splits import Splits, ready_workloads, split
+from .store import Store, settings_of
+from .trials import Opener, Trial, quality
+
+ATTEMPTS = 40  # proposals in a row that may be no candidate, or one that is known
+LEASE_S = 3600.0
+PATIENCE_S = 600.0  # how long to wait for an endpoint when no other proposer is left
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run searches; kept in its store, so that ``resume`` needs nothing else.
+
+    Parameters
+    ----------
+    start : str or None
+        The policy to start from: a built-in's name, ``Name(key=value)``, or ``file.py:Class``. None: every built-in.
+    workloads : tuple of str
+        Names; empty: all that are not optional.
+    trace : str or None
+        The user's own trace instead.
+    params : mapping of str to str
+        ``--set`` of the trace or the workloads.
+    proposers : tuple of str
+    archive : {"mixed", "pareto", "top", "starts"}
+    trials : tuple of int
+        Per workload: for training, for validation, and for the held-out verdict.
+    jail : str
+        Level; ``auto`` is resolved when the run begins.
+    seed : int or None
+        Of everything random, the hidden trials included; None draws one.
+    llm : mapping
+        ``base_url``, ``model``, prices; never a key.
+    """
+
+    start: str | None = None
+    workloads: tuple[str, ...] = ()
+    trace: str | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    proposers: tuple[str, ...] = ("tune", "mutate", "splice")
+    archive: str = "mixed"
+    trials: tuple[int, int, int] = (6, 6, 24)
+    jail: str = "auto"
+    seed: int | None = None
+    llm: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.proposers:
+            if name not in PROPOSERS:
+                raise unknown("proposer", name, PROPOSERS)
+        if not self.proposers:
+            raise InputError(f"name at least one proposer of {', '.join(PROPOSERS)}.")
+        if self.archive not in ARCHIVES:
+            raise unknown("archive", self.archive, ARCHIVES)
+        if len(self.trials) != 3 or min(self.trials) < 1 or self.trials[2] < 2:
+            raise InputError(f"trials takes three whole numbers (training, validation, held-out; at least 1, 1, 2), got {self.trials}.")
+
+
+class Search:
+    """A run: ask, tell, and everything between.
+
+    Parameters
+    ----------
+    study : str or Study
+    settings : Settings
+    store : path-like or None
+        The run's file; None keeps it in memory. A file that holds a run goes on with it, and must be of the same study.
+    budget : Budget
+    proposers : mapping of str to Proposer, optional
+        Objects to use instead of those ``settings.proposers`` names.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, the store is locked or of another verifier, or the study's policies cannot travel as messages.
+    JailUnavailable
+        If candidates cannot be jailed on this machine.
+
+    Examples
+    --------
+    >>> from cloudchamber.evolve import Budget, Search, Settings
+    >>> search = Search("placement", Settings(start="PrismGreedy", workloads=("smoke",), trials=(2, 1, 2), seed=1), budget=Budget(4))
+    >>> search.run()
+    >>> search.evaluations
+    4
+    """
+
+    def __init__(
+        self,
+        study: str | Study,
+        settings: Settings | None = None,
+        *,
+        store: str | Path | None = None,
+        budget: Budget | None = None,
+        proposers: Mapping[str, Proposer] | None = None,
+    ) -> None:
+        self.study = load_study(study) if isinstance(study, str) else study
+        self.budget = budget or Budget()
+        self.store = Store(store)
+        try:
+            self._open(settings or Settings(), proposers)
+        except BaseException:
+            self.store.close()
+            raise
+
+    def _open(self, settings: Settings, proposers: Mapping[str, Proposer] | None) -> None:
+        self._began_s, self._earlier_s = time.monotonic(), 0.0
+        known = self.store["settings"]
+        if known is not None:
+            if known["study"] != self.study.name:
+                raise InputError(f"{self.store.path} is a run of study {known['study']!r}, not of {self.study.name!r}.")
+            settings = settings_from(known)
+            self._earlier_s = float(self.store["wall_s"] or 0.0)
+        else:
+            level = best_level() if settings.jail == "auto" else settings.jail
+            seed = secrets.randbits(48) if settings.seed is None else settings.seed
+            settings = replace(settings, jail=level, seed=seed)
+        self.settings = settings
+        self.seed = int(settings.seed or 0)
+        contract_of(self.study.protocol)  # raises if its messages cannot travel
+        workloads, self.notes = _workloads(self.study, settings)
+        self.splits: Splits = split(self.study, workloads, self.seed, settings.trials)
+        self.notes += self.splits.notes
+        self.evaluator = Evaluator(Opener(self.study, settings.jail), self.splits)
+        self.problem = problem_of(self.study)
+        self.verifier = verifier_of(self.study, self.splits)
+        if known is not None and self.store["verifier"] != self.verifier:
+            raise InputError(
+                f"{self.store.path} was scored by another verifier: the study's code or data changed since. Start a new run from its winner: "
+                f"`chamber evolve export --store {self.store.path} winner.py`, then --from winner.py."
+            )
+        self.proposers = dict(proposers) if proposers is not None else make_proposers(settings.proposers, settings.llm)
+        for proposer in self.proposers.values():
+            if hasattr(proposer, "bind"):
+                proposer.bind(self)
+        self.donors = _siblings(self.study)
+        self.archive: Archive = ARCHIVES[settings.archive]()
+        self.bandit = Bandit(tuple(self.proposers))
+        self.starts: tuple[Scored, ...] = ()
+        self._seen: dict[tuple[str, int], float] = {}
+        self._reference: dict[tuple[str, str, int], float] = {}
+        self._resting: dict[str, float] = {}
+        self._best: Scored | None = None
+        self._evaluations = self.store.evaluations()
+        self._next_task, self._next_candidate = self.store.last_task() + 1, 1
+        self._abandoned: list[int] = []
+        if known is None:
+            with self.store.transaction():
+                self.store["settings"] = {"study": self.study.name, **asdict(settings)}
+                self.store["verifier"] = self.verifier
+            self._begin()
+        else:
+            self._replay()
+
+    # the life of a run
+
+    def _begin(self) -> None:
+        """Evaluate the starting policies."""
+        if not self.study.floor and not any(self.study.bound(point.workload, point.seed) for point in self.splits.training[:1]):
+            self.notes.append(f"study {self.study.name!r} has neither a bound nor a floor: nothing tells a good policy from a trick.")
+        sources = _starting(self.study, self.settings.start)
+        for name, source in sources.items():
+            self._tell(None, Scored(self._next_candidate, source, note=name))
+        for candidate in self.store.candidates("status = 'told'"):
+            self._absorb(*self._evaluate(candidate))
+        self._check_starts()
+
+    def _check_starts(self) -> None:
+        if not self.archive.members:
+            reasons = "; ".join(f"{each.note}: {each.reason}" for each in self.store.candidates("task IS NULL"))
+            raise InputError(f"no starting policy gives a valid result, so there is nothing to improve ({reasons}).")
+
+    def _replay(self) -> None:
+        """Take in what an earlier sitting left: scored candidates in the order they were told, then those told and not scored yet."""
+        self._abandoned = [number for number, _, _, until in self.store.open_tasks() if until is None]
+        for candidate in self.store.candidates("status != 'told'"):
+            self._take_in(candidate, self.store.trials(candidate.number))
+        for candidate in self.store.candidates("status = 'told'"):
+            self._next_candidate = max(self._next_candidate, candidate.number + 1)
+            self._absorb(*self._evaluate(candidate))
+        if not any(each.proposer == "start" for each in self.store.candidates("task IS NULL", limit=1)):
+            self._begin()
+        self._check_starts()
+
+    def run(self, n_jobs: int = 1, backend: str = "local", watch: Callable[[Search], None] | None = None) -> None:
+        """Search until the budget is spent.
+
+        Parameters
+        ----------
+        n_jobs : int
+            Candidates evaluated at the same time, each in a worker with a jail of its own. One worker is reproducible bit for bit, also
+            when it is killed and resumed; with more, runs with the same number are.
+        backend : {"local", "ray"}
+        watch : callable, optional
+            Called after every step.
+
+        Raises
+        ------
+        ProposerUnavailable
+            If no proposer has worked for ten minutes; the run can be resumed.
+        """
+        import joblib
+
+        size = joblib.effective_n_jobs(n_jobs) if backend == "local" else max(1, n_jobs)
+        with workers(backend) if size > 1 else contextlib.nullcontext():
+            while (left := self.left()) > 0:
+                try:
+                    self.step(min(size, left))
+                except BudgetSpent:
+                    break
+                if watch is not None:
+                    watch(self)
+
+    def step(self, size: int = 1) -> None:
+        """Propose, tell and evaluate ``size`` candidates.
+
+        Raises
+        ------
+        BudgetSpent, ProposerUnavailable
+        """
+        told = []
+        for _ in range(size):
+            made = self._proposed()
+            if made is None:
+                continue
+            task, proposal, proposer = made
+            candidate = Scored(self._next_candidate, proposal.source, proposal.parents, proposer, proposal.note)
+            told.append(self._tell(task, candidate))
+        waiting = [each for each in told if each.status == "told"]
+        if len(waiting) <= 1:
+            results = [self._evaluate(each) for each in waiting]
+        else:
+            import joblib
+
+            hints = self._hints()
+            results = joblib.Parallel(n_jobs=len(waiting), batch_size=1)(
+                joblib.delayed(self.evaluator.evaluate)(each, hints) for each in waiting
+            )
+        for candidate, trials in results:
+            self._absorb(candidate, trials)
+
+    def left(self) -> int:
+        """Evaluations that may still be made; 0 once any limit of the budget is met."""
+        spent = self.store.spent()
+        limits = ((self.budget.tokens, spent.tokens), (self.budget.usd, spent.usd), (self.budget.wall_s, self.wall_s))
+        if any(limit is not None and used >= limit for limit, used in limits):
+            return 0
+        return max(0, self.budget.evaluations - self._evaluations)
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of this sitting and all before."""
+        return self._earlier_s + time.monotonic() - self._began_s
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations so far."""
+        return self._evaluations
+
+    def close(self) -> None:
+        """Close the store."""
+        with contextlib.suppress(Exception):
+            self.store["wall_s"] = self.wall_s
+        self.store.close()
+
+    def __enter__(self) -> Search:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ask and tell
+
+    def ask(self, n: int = 1) -> list[Task]:
+        """Return tasks for proposers outside: parents to start from and a lease.
+
+        Raises
+        ------
+        BudgetSpent
+            If nothing is left to evaluate.
+        """
+        self.left() or _spent(self)
+        tasks = []
+        for _ in range(n):
+            number, rng = self._number(), None
+            rng = np.random.default_rng([self.seed, number])
+            parents = tuple(each.number for each in self.archive.sample(rng).all)
+            identifier = f"{number}-{secrets.token_hex(4)}"
+            self.store.add_task(number, identifier, "external", parents, time.time() + LEASE_S)
+            tasks.append(Task(identifier, number, "external", parents, LEASE_S))
+        return tasks
+
+    def tell(self, task_id: str, source: str, spend: Spend | None = None, note: str = "") -> Verdict:
+        """Take in a proposal for a task, once; it is on disk before it is evaluated, and evaluated before this returns.
+
+        Raises
+        ------
+        InputError
+            If there is no such task, or it was told already.
+        BudgetSpent
+            If nothing is left to evaluate.
+        """
+        known = self.store.task(task_id)
+        if known is None:
+            raise InputError(f"there is no task {task_id!r}; ask for one.")
+        number, proposer, parents, state = known
+        if state != "open":
+            raise InputError(f"task {task_id} was told already; ask for another.")
+        if not isinstance(source, str):
+            raise InputError(f"the source must be text, got {type(source).__name__}.")
+        self.left() or _spent(self)
+        if spend is not None:
+            self.store.settle(self.store.reserve(number, spend), spend)
+        clean = source.encode("utf-8", "replace").decode()
+        candidate = self._tell(number, Scored(self._next_candidate, clean, parents, proposer, note[:200]))
+        if candidate.status == "told":
+            candidate = self._absorb(*self._evaluate(candidate))
+        best = self.best()
+        is_best = best is not None and best.number == candidate.number
+        return Verdict(candidate.number, candidate.status, candidate.score, candidate.reason, candidate.feedback, is_best)
+
+    def _tell(self, task: int | None, candidate: Scored) -> Scored:
+        """Stage 0, and durable."""
+        identity = skeleton = ""
+        try:
+            code.check(candidate.source, self.problem.verbs, self.problem.libraries, home_of(self.study))
+            identity, skeleton = code.identity(candidate.source), code.skeleton(candidate.source)
+            if task is not None and self.store.knows(identity):
+                raise InputError("the same policy was told before (comments and layout apart).")
+        except InputError as error:
+            candidate = replace(candidate, status="rejected", reason=str(error)[:600], feedback=str(error)[:600])
+        with self.store.transaction():
+            self.store.tell(task, candidate, identity, skeleton)
+            self.store.event("told", f"candidate {candidate.number} by {candidate.proposer}: {candidate.note}"[:300])
+        self._next_candidate = candidate.number + 1
+        if candidate.status == "told" and task is not None:
+            self._evaluations += 1
+        return candidate
+
+    def _evaluate(self, candidate: Scored) -> tuple[Scored, list[Trial]]:
+        return self.evaluator.evaluate(candidate, self._hints(), is_start=candidate.proposer == "start")
+
+    def _hints(self) -> Hints:
+        starts = max((each.score for each in self.starts if each.score is not None), default=-math.inf)
+        winners = {
+            name: max((each.scores.get(name, -math.inf) for each in self.archive.members), default=-math.inf) for name in self.splits.names
+        }
+        return Hints(self.archive.threshold, winners, max(starts, self.archive.threshold), dict(self._seen), dict(self._reference))
+
+    def _absorb(self, candidate: Scored, trials: list[Trial]) -> Scored:
+        """Take in a scored candidate, and put it on disk."""
+        candidate = self._take_in(candidate, trials)
+        with self.store.transaction():
+            self.store.score(candidate, self.verifier, trials)
+            self.store.event(candidate.status, f"candidate {candidate.number}: {candidate.reason or f'score {candidate.score}'}"[:300])
+            self.store["wall_s"] = self.wall_s
+        return candidate
+
+    def _take_in(self, candidate: Scored, trials: list[Trial]) -> Scored:
+        """The one place where the search learns; on resume it is fed the same again."""
+        self._next_candidate = max(self._next_candidate, candidate.number + 1)
+        main = next((each for each in self.archive.members if candidate.parents and each.number == candidate.parents[0]), None)
+        if candidate.proposer == "start" and candidate.score is not None:
+            self._learn_reference(trials)
+            scores = {
+                name: math.fsum(each) / len(each) for name, each in self.evaluator.qualities(_of(trials, "training"), self._hints()).items()
+            }
+            hidden = self.evaluator.mean_quality(_of(trials, "validation"), self._hints())
+            candidate = replace(candidate, scores=scores, score=math.fsum(scores.values()) / len(scores), validation=hidden)
+            self.starts = (*self.starts, candidate)
+        is_whole = candidate.status in ("scored", "archived") and not candidate.reason
+        if is_whole:
+            self._learn_seen(trials)
+            is_kept = self.archive.add(candidate)
+            candidate = replace(candidate, status="archived" if is_kept else "scored")
+            if candidate.validation is not None and (self._best is None or self._merit(candidate) > self._merit(self._best)):
+                self._best = candidate
+        if main is not None:
+            self.archive.children(main.number)
+        if candidate.status != "rejected":
+            self.bandit.reward(candidate.proposer, self._gain(candidate, main) if is_whole else 0.0)
+        return candidate
+
+    def _learn_reference(self, trials: list[Trial]) -> None:
+        for trial in trials:
+            self._reference.setdefault((trial.split, trial.workload, trial.seed), trial.metrics[self.study.objective.name])
+
+    def _learn_seen(self, trials: list[Trial]) -> None:
+        metric = self.study.objective
+        for trial in _of(trials, "training"):
+            key = (trial.workload, trial.seed)
+            objective = trial.metrics[metric.name]
+            reached = quality(objective, trial.bound, metric, self._reference.get(("training", *key), objective))
+            self._seen[key] = max(self._seen.get(key, -math.inf), reached)
+
+    def _gain(self, candidate: Scored, main: Scored | None) -> float:
+        if candidate.score is None or main is None or main.score is None or candidate.score <= main.score:
+            return 0.0
+        first = max((each.score for each in self.starts if each.score is not None), default=main.score)
+        reach = max(candidate.score - first, 1e-9) if candidate.score > first else math.inf
+        return 0.2 + 0.8 * min(1.0, (candidate.score - main.score) / reach)
+
+    def _merit(self, candidate: Scored) -> float:
+        """Training and validation together, by their numbers of trials."""
+        a, b, _ = self.settings.trials
+        return ((candidate.score or 0.0) * a + (candidate.validation or 0.0) * b) / (a + b)
+
+    def best(self) -> Scored | None:
+        """The best candidate by training and hidden trials together; a starting policy if nothing beats it."""
+        return self._best
+
+    # proposing
+
+    def _number(self) -> int:
+        if self._abandoned:
+            return self._abandoned.pop(0)
+        self._next_task += 1
+        return self._next_task - 1
+
+    def _proposed(self) -> tuple[int, Proposal, str] | None:
+        """A task and a proposal that is a new candidate; None if this task came to nothing."""
+        number = self._number()
+        self.store.add_task(number, f"{number}", "search", (), None)
+        rng = np.random.default_rng([self.seed, number])
+        for attempt in range(ATTEMPTS):
+            name = self._awake(rng, attempt)
+            proposer = self.proposers[name]
+            context = Context(self.archive.sample(rng).all, self.donors, self.store, self.problem)
+            try:
+                proposal = proposer.propose(context, rng)
+            except ProposerUnavailable as error:
+                self._rest(name, error)
+                continue
+            if proposal is None:
+                continue
+            is_paid = proposal.spend != Spend()
+            if is_paid or self._is_new(proposal.source):
+                return number, proposal, name
+        self.store.event("idle", f"task {number}: {ATTEMPTS} proposals in a row were known or no candidates")
+        return None
+
+    def _is_new(self, source: str) -> bool:
+        try:
+            code.check(source, self.problem.verbs, self.problem.libraries, home_of(self.study))
+            return not self.store.knows(code.identity(source))
+        except InputError:
+            return False
+
+    def _awake(self, rng: np.random.Generator, attempt: int) -> str:
+        """The proposer to use now; waits if all are resting."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            now = time.monotonic()
+            awake = tuple(name for name in self.proposers if self._resting.get(name, 0.0) <= now)
+            if awake:
+                return self.bandit.choose(rng, awake) if attempt < ATTEMPTS // 2 else awake[int(rng.integers(len(awake)))]
+            if self.left() == 0:
+                raise BudgetSpent("the budget is spent.")
+            wait = min(self._resting.values()) - now
+            if now + wait > deadline:
+                raise ProposerUnavailable(f"no proposer has worked for {PATIENCE_S:.0f} s; resume the run when the endpoint answers.")
+            time.sleep(min(max(wait, 0.05), 1.0))
+
+    def _rest(self, name: str, error: ProposerUnavailable) -> None:
+        """Let a proposer rest, longer each time in a row."""
+        tired = getattr(self, "_tired", {})
+        tired[name] = tired.get(name, 0) + 1
+        self._tired: dict[str, int] = tired
+        self._resting[name] = time.monotonic() + min(60.0, 0.5 * 2 ** tired[name])
+        self.store.event("unavailable", f"{name}: {error}")
+
+
+def _spent(search: Search) -> int:
+    raise BudgetSpent(f"the budget is spent: {search.evaluations} of {search.budget.evaluations} evaluations. Resume with a larger one.")
+
+
+def _of(trials: Sequence[Trial], name: str) -> list[Trial]:
+    return [trial for trial in trials if trial.split == name]
+
+
+def settings_from(known: Mapping[str, Any]) -> Settings:
+    """Settings as a store keeps them."""
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items() if key != "study"}
+    return Settings(**fields)
+
+
+def resume(path: str | Path, *, study: Study | None = None, budget: Budget | None = None) -> Search:
+    """Go on with a run.
+
+    Parameters
+    ----------
+    path : path-like
+        Its store.
+    study : Study, optional
+        Needed only for a study that is not registered.
+    budget : Budget, optional
+        Of the whole run; default: as many evaluations as it was last given.
+
+    Raises
+    ------
+    InputError
+        If there is no run, or the study's code or data changed since.
+    """
+    reader = Store(path, is_reader=True)
+    known = settings_of(reader)
+    reader.close()
+    return Search(study or str(known["study"]), settings_from(known), store=path, budget=budget)
+
+
+def home_of(study: Study) -> str:
+    """The package of a study's Protocol."""
+    return study.protocol.__module__.rpartition(".")[0] or study.protocol.__module__
+
+
+def verifier_of(study: Study, splits: Splits) -> str:
+    """Hash of everything a score depends on: the study's package, the runner, the cascade, the workloads."""
+    from cloudchamber.core import datasets
+
+    known = Provenance.of(study, [datasets.fingerprint(each) for each in study.datasets()])
+    digest = hashlib.sha256(f"{known.module_sha256}/{known.runner_sha256}/{[each.sha256 for each in known.data]}".encode())
+    for name in ("cascade.py", "splits.py", "trials.py"):
+        digest.update((Path(__file__).parent / name).read_bytes())
+    for point in (*splits.training, *splits.validation, *splits.held_out):
+        digest.update(f"{point.split}/{replace(point.workload, seeds=0)!r}/{point.seed};".encode())
+    return digest.hexdigest()[:32]
+
+
+def problem_of(study: Study) -> Problem:
+    """What a proposer may know of a study."""
+    module = inspect.getmodule(study.protocol)
+    features = {
+        name: value.__struct_fields__
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Message) and value is not Message
+    }
+    metric = study.objective
+    return Problem(
+        study.name, study.title, inspect.cleandoc(type(study).__doc__ or ""), f"{metric.name} in {metric.unit}, to be {'maximised' if metric.direction == 'max' else 'minimised'}",
+        metric.direction == "max", inspect.getsource(module) if module is not None else "", verbs_of(study.protocol), features, study.libraries,
+    )  # fmt: skip
+
+
+def _workloads(study: Study, settings: Settings) -> tuple[list[Any], list[str]]:
+    if settings.trace is not None:
+        return ready_workloads(study, [study.workload(Path(settings.trace), **settings.params)])
+    found, notes = ready_workloads(study, settings.workloads)
+    if settings.params:
+        found, notes = ready_workloads(study, [study.adjusted(each, **settings.params) for each in found])
+    return found, notes
+
+
+def _built_in(study: Study) -> Iterator[tuple[str, str]]:
+    """Name and source of every built-in policy that one file holds and that does not see the future."""
+    for name, maker in study.policies().items():
+        known = source_of(maker)
+        if known is None:
+            continue
+        policy = maker()
+        with contextlib.suppress(InputError, SyntaxError):
+            yield name, code.isolated(known[0], type(policy).__name__, _own_values(policy))
+
+
+def _own_values(policy: Any) -> dict[str, object]:
+    from cloudchamber.core.policy import _defaults
+
+    params = policy.get_params() if hasattr(policy, "get_params") else {}
+    defaults = _defaults(type(policy))
+    return {name: value for name, value in params.items() if repr(value) != repr(defaults[name])}
+
+
+def _siblings(study: Study) -> tuple[Scored, ...]:
+    """The study's own policies as material for splices and inspiration."""
+    return tuple(Scored(0, source, note=name) for name, source in _built_in(study))
+
+
+def _starting(study: Study, start: str | None) -> dict[str, str]:
+    built_in = dict(_built_in(study))
+    if start is None:
+        return built_in
+    if start in built_in:
+        return {start: built_in[start]}
+    path, _, class_name = start.partition(":")
+    if path.endswith(".py"):
+        file = Path(path)
+        if not file.is_file():
+            raise InputError(f"no policy file {path!r} here; give a path to an existing .py file.")
+        source = file.read_text(encoding="utf-8")
+        return {file.name: code.isolated(source, class_name, {}) if class_name else source}
+    if start.endswith(")"):
+        from cloudchamber.core.registry import load_policy
+
+        made = load_policy(study, start)
+        known = source_of(made)
+        if known is not None:
+            policy = made()
+            return {start: code.isolated(known[0], type(policy).__name__, _own_values(policy))}
+    if start in study.policies():
+        raise InputError(
+            f"policy {start!r} sees the future or is not in one file, so a search cannot start from it; choose from {', '.join(built_in)}."
+        )
+    raise unknown(f"{study.name} policy", start, built_in)
