@@ -13,7 +13,6 @@ import numpy as np
 
 from .model import Instance, Placement
 from .policies.exact_packing import least_pressure
-from .policies.local_search import LocalSearch
 from .simulator import Loads, measured
 
 MODELS = 18  # the table over their subsets takes a few milliseconds a question
@@ -50,7 +49,7 @@ def least_kvpr(instance: Instance) -> Optimum:
 
 def measured_best(instance: Instance) -> Loads:
     """Return the loads of an optimal placement."""
-    best = least_pressure(instance, LocalSearch().place(instance).gpu_of)
+    best = least_pressure(instance)
     loads = measured(Placement(tuple(best.tolist())), instance)
     assert isinstance(loads, Loads), loads
     return loads

@@ -45,7 +45,7 @@ class PlacementStudy(Study):
     claims = CLAIMS
     notes = (
         "kvpr is the largest over GPUs of sum(rate / slo) / (memory - sum(size)); the published score is 1 / mean of kvpr over the set.",
-        "With up to 18 models the bound is the exact optimum, and ExactPacking attains it; with more it is total demand / total free memory.",
+        "With up to 18 models the bound is the exact optimum, and ExactPacking attains it; with more, total demand / total free memory.",
     )
 
     def policies(self) -> Mapping[str, Callable[[], Any]]:

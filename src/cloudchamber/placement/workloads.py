@@ -18,6 +18,7 @@ from .data import FILE, INSTANCES, prism_dataset, read_instances
 from .model import Instance, Model
 
 Range = tuple[int, int]
+TRIES = 100  # draws of an instance that fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +101,30 @@ class PlacementWorkload(Workload):
 
     def _drawn(self, seed: int) -> Instance:
         rng = rng_of("placement.instances", self.name, seed)
+        for _ in range(TRIES):
+            drawn = self._draw(rng)
+            if fits(drawn):
+                return drawn
+        raise InputError(f"workload {self.name!r}: {TRIES} draws in a row did not fit; set fewer models_per_gpu or smaller size_gb.")
+
+    def _draw(self, rng: np.random.Generator) -> Instance:
         gpus = int(rng.integers(*self.gpus, endpoint=True))
         columns = [
             rng.integers(*each, size=self.models_per_gpu * gpus, endpoint=True).tolist()
             for each in (self.size_gb, self.request_rate, self.slo)
         ]
         return Instance(gpus, self.gpu_memory_gb, tuple(Model(*map(float, each)) for each in zip(*columns, strict=True)))
+
+
+def fits(instance: Instance) -> bool:
+    """Whether the models pack by size alone, largest first, each where least is left."""
+    free_gb = [instance.gpu_memory_gb] * instance.gpus
+    for size_gb in sorted((model.size_gb for model in instance.models), reverse=True):
+        fitting = [gpu for gpu, left in enumerate(free_gb) if size_gb < left]
+        if not fitting:
+            return False
+        free_gb[min(fitting, key=free_gb.__getitem__)] -= size_gb
+    return True
 
 
 @lru_cache(maxsize=8)

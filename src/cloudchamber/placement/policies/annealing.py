@@ -19,8 +19,10 @@ class Annealing(Policy):
     ----------
     moves : int, default 20000
         Moves and swaps tried.
-    hot, cold : float, default 0.1 and 0.001
-        First and last temperature; it falls geometrically.
+    hot : float, default 0.1
+        First temperature; it falls geometrically.
+    cold : float, default 0.001
+        Last temperature.
 
     Examples
     --------

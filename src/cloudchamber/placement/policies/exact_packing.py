@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cloudchamber.core.errors import InputError
 from cloudchamber.core.jit import njit
 from cloudchamber.core.policy import Integer, Policy
 from cloudchamber.placement.model import Instance, Placement
@@ -38,32 +39,39 @@ class ExactPacking(Policy):
 
     def place(self, instance: Instance) -> Placement:
         """Return the placement."""
-        start = LocalSearch().place(instance)
         if len(instance.models) > self.max_models:
-            return start
-        return Placement(tuple(least_pressure(instance, start.gpu_of).tolist()))
+            return LocalSearch().place(instance)
+        return Placement(tuple(least_pressure(instance).tolist()))
 
 
-def least_pressure(instance: Instance, start: tuple[int, ...]) -> np.ndarray:
-    """Return the placement of least pressure, up to one part in 10^9, given any that is valid."""
+def least_pressure(instance: Instance) -> np.ndarray:
+    """Return the placement of least pressure, up to one part in 10^9.
+
+    Raises
+    ------
+    InputError
+        If the models do not fit on the GPUs at all.
+    """
     demand = np.array([model.demand for model in instance.models])
     size_gb = np.array([model.size_gb for model in instance.models])
-    memory_gb, gpus = instance.gpu_memory_gb, instance.gpus
-    best = np.array(start)
+    memory_gb, gpus = instance.gpu_memory_gb, min(instance.gpus, len(demand))
+    best = packed(size_gb, memory_gb * (1 - 1e-12), gpus)
+    if best[0] < 0:
+        raise InputError(f"{size_gb.sum():g} GB of models do not fit on {instance.gpus} GPUs of {memory_gb:g} GB; give more GPUs.")
     high = pressure_of(best, demand, size_gb, gpus, memory_gb)
-    spare_gb = gpus * memory_gb - size_gb.sum()
+    spare_gb = instance.gpus * memory_gb - size_gb.sum()
     low = max(float(demand.sum() / spare_gb), float((demand / (memory_gb - size_gb)).max()))  # no placement has less
+    guess = 1.1 * low  # the answer is near; then halves, and at last just below the best, to be sure
     while low < high * (1 - 1e-9):
-        better = packed(demand + high * (1 - 1e-9) * size_gb, high * (1 - 1e-9) * memory_gb, gpus)
-        if better[0] < 0:
-            break
-        best, high = better, pressure_of(better, demand, size_gb, gpus, memory_gb)
-        guess = (low + high) / 2
+        guess = min(guess, high * (1 - 1e-9))
         better = packed(demand + guess * size_gb, guess * memory_gb, gpus)
         if better[0] < 0:
             low = guess
         else:
             best, high = better, pressure_of(better, demand, size_gb, gpus, memory_gb)
+        guess = (low + high) / 2 if high < 1.01 * low else 1.02 * low
+        if low < high < 1.0005 * low:
+            guess = high
     return best
 
 
