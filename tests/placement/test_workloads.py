@@ -9,7 +9,7 @@ import pytest
 from cloudchamber.core import datasets
 from cloudchamber.core.errors import InputError
 from cloudchamber.placement import ExactPacking, PlacementStudy, read_instances, run
-from cloudchamber.placement.data import FILE, _convert, prism_dataset
+from cloudchamber.placement.data import _convert, prism_dataset
 from cloudchamber.placement.workloads import named_workloads
 
 STUDY = PlacementStudy()
