@@ -55,7 +55,7 @@ def least_pressure(instance: Instance) -> np.ndarray:
     demand = np.array([model.demand for model in instance.models])
     size_gb = np.array([model.size_gb for model in instance.models])
     memory_gb, gpus = instance.gpu_memory_gb, min(instance.gpus, len(demand))
-    best = packed(size_gb, memory_gb * (1 - 1e-12), gpus)
+    best: np.ndarray = packed(size_gb, memory_gb * (1 - 1e-12), gpus)
     if best[0] < 0:
         raise InputError(f"{size_gb.sum():g} GB of models do not fit on {instance.gpus} GPUs of {memory_gb:g} GB; give more GPUs.")
     high = pressure_of(best, demand, size_gb, gpus, memory_gb)
