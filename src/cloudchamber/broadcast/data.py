@@ -17,7 +17,6 @@ from cloudchamber.core.errors import InputError
 from .model import BroadcastSpec, Job
 
 JOBS = ("intra_aws", "intra_azure", "intra_gcp", "inter_agz", "inter_gaz2")
-VM_USD_H = 0.54
 _COMMIT = "b265bf9ca77fd8e8d82039d9f74911b8780fe1ce"
 _COLUMNS = (
     ("src_region", "src_region"),
@@ -96,7 +95,14 @@ def _pairs(path: Path, source: str, target: str, value: str) -> dict[tuple[str, 
 
 
 def network(
-    regions: tuple[str, ...], price: np.ndarray, speed: np.ndarray, limits: dict[str, dict[str, float]], *, vms: int, shared: bool
+    regions: tuple[str, ...],
+    price: np.ndarray,
+    speed: np.ndarray,
+    limits: dict[str, dict[str, float]],
+    *,
+    vms: int,
+    shared: bool,
+    vm_usd_h: float,
 ) -> BroadcastSpec:
     """Return the network of ``vms`` VMs per region under limits per VM and provider.
 
@@ -111,7 +117,7 @@ def network(
         if missing:
             raise InputError(f"{key} names no provider {missing[0]!r}; it needs {', '.join(sorted(set(providers)))}.")
     out, into = (np.array([vms * float(limits[key][each]) for each in providers]) for key in ("egress_limit", "ingress_limit"))
-    return BroadcastSpec(regions, price, vms * speed, out, into, vms, VM_USD_H, shared)
+    return BroadcastSpec(regions, price, vms * speed, out, into, vms, vm_usd_h, shared)
 
 
 def read_job(path: Path, regions: tuple[str, ...]) -> tuple[Job, dict[str, dict[str, float]]]:

@@ -36,6 +36,8 @@ class BroadcastWorkload(Workload):
         Where this part of the set begins: seed s is job first + s.
     vms : int
         Rented in every region that takes part.
+    vm_usd_h : float
+        Price of one, published as that of a spot m5.8xlarge.
     shared : bool
         Whether partitions share a link, and a gigabyte is eight gigabits; False as published.
     regions : int
@@ -54,6 +56,7 @@ class BroadcastWorkload(Workload):
     sha256: str = ""
     first: int = 0
     vms: int = 2
+    vm_usd_h: float = 0.54
     shared: bool = False
     regions: int = 71
     destinations: tuple[int, int] = (6, 7)
@@ -107,7 +110,7 @@ class BroadcastWorkload(Workload):
     def _listed(self, seed: int) -> tuple[BroadcastSpec, Job]:
         if not 0 <= seed < self.seeds:
             raise InputError(f"workload {self.name!r} is a set of {self.seeds} jobs: seeds are 0 to {self.seeds - 1}, got {seed}.")
-        return _read(self._folder(), self.first + seed, self.vms, self.shared, self.sha256)
+        return _read(self._folder(), self.first + seed, self.vms, self.shared, self.vm_usd_h, self.sha256)
 
     def _folder(self) -> str:
         if self.folder is not None:
@@ -121,15 +124,15 @@ class BroadcastWorkload(Workload):
         regions, price, speed = generate(self.regions, rng)
         count = int(rng.integers(*self.destinations, endpoint=True))
         chosen = rng.choice(self.regions, size=count + 1, replace=False).tolist()
-        spec = network(regions, price, speed, LIMITS, vms=self.vms, shared=self.shared)
+        spec = network(regions, price, speed, LIMITS, vms=self.vms, shared=self.shared, vm_usd_h=self.vm_usd_h)
         return spec, Job(chosen[0], tuple(chosen[1:]), self.volume_gb, self.partitions)
 
 
 @lru_cache(maxsize=16)
-def _read(folder: str, number: int, vms: int, shared: bool, sha256: str) -> tuple[BroadcastSpec, Job]:
+def _read(folder: str, number: int, vms: int, shared: bool, vm_usd_h: float, sha256: str) -> tuple[BroadcastSpec, Job]:
     regions, price, speed = read_grids(folder)
     job, limits = read_job(jobs_of(Path(folder))[number], regions)
-    return network(regions, price, speed, limits, vms=vms, shared=shared), job
+    return network(regions, price, speed, limits, vms=vms, shared=shared, vm_usd_h=vm_usd_h), job
 
 
 def _renamed(spec: BroadcastSpec, job: Job, rng: np.random.Generator) -> tuple[BroadcastSpec, Job]:
@@ -158,12 +161,12 @@ def named_workloads() -> Mapping[str, BroadcastWorkload]:
         replace(cloudcast, name="cloudcast-shared", shared=True),
         BroadcastWorkload(name="smoke", seeds=2, is_optional=True, is_generated=True, regions=12, destinations=(3, 4), partitions=4),
         BroadcastWorkload(name="drawn", is_optional=True, is_generated=True),
-        BroadcastWorkload(name="drawn-shared", is_optional=True, is_generated=True, shared=True, vms=8),
+        BroadcastWorkload(name="gpus-wait", is_optional=True, is_generated=True, shared=True, vm_usd_h=30.0),
     )
     return {each.name: each for each in every}
 
 
-_LISTED = ("seeds", "vms", "shared")
+_LISTED = ("seeds", "vms", "vm_usd_h", "shared")
 _DRAWN = (*_LISTED, "regions", "destinations", "volume_gb", "partitions")
 
 
@@ -178,9 +181,7 @@ def adjusted(workload: BroadcastWorkload, params: Mapping[str, Any]) -> Broadcas
     allowed = _DRAWN if workload.is_generated else _LISTED
     for key in params:
         if key not in allowed:
-            hint = (
-                f"workload {workload.name!r} reads its jobs from files; set {key} on smoke, drawn or drawn-shared" if key in _DRAWN else ""
-            )
+            hint = f"workload {workload.name!r} reads its jobs from files; set {key} on smoke, drawn or gpus-wait" if key in _DRAWN else ""
             raise InputError(f"no parameter {key!r} to set here; {hint or 'allowed: ' + ', '.join(allowed)}.")
     changed = replace(workload, **{key: _value(key, value) for key, value in params.items()})
     if not changed.is_generated and changed.seeds > workload.seeds:
@@ -200,7 +201,7 @@ def _value(key: str, value: Any) -> Any:
             if not 1 <= low <= high or len(parts) > 2:
                 raise ValueError
             return low, high
-        number = float(value) if key == "volume_gb" else int(value)
+        number = float(value) if key in ("volume_gb", "vm_usd_h") else int(value)
         if not 0 < number < float("inf"):
             raise ValueError
     except (ValueError, TypeError, KeyError, OverflowError):
