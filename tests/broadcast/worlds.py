@@ -47,7 +47,7 @@ def reaches(region, parent, source):
 
 
 @st.composite
-def worlds(draw, most=5, shared=st.booleans()):
+def worlds(draw, most=5):
     """A small network with all links, and a job on it."""
     count = draw(st.integers(3, most))
     cells = st.lists(st.lists(st.integers(1, 6), min_size=count, max_size=count), min_size=count, max_size=count)
@@ -55,7 +55,7 @@ def worlds(draw, most=5, shared=st.booleans()):
     speed = np.array(draw(cells), dtype=float)
     limit = st.lists(st.integers(1, 12), min_size=count, max_size=count)
     network = spec(
-        price, speed, egress=draw(limit), ingress=draw(limit), vm_usd_h=draw(st.sampled_from([0.54, 500.0])), shared=draw(shared)
+        price, speed, egress=draw(limit), ingress=draw(limit), vm_usd_h=draw(st.sampled_from([0.54, 500.0])), shared=draw(st.booleans())
     )
     wanted = draw(st.lists(st.integers(1, count - 1), min_size=1, max_size=count - 1, unique=True))
     return network, Job(0, tuple(wanted), 30.0, draw(st.integers(1, 3)))

@@ -101,6 +101,7 @@ def _panel(name: str, outcome: Outcome, spec: BroadcastSpec, job: Job) -> tuple[
         column, row = place[region]
         return 24 + column * step, 36 + row * ROW
 
+    givers = {a for a, _ in links}
     dearest = max(float(spec.price_usd_gb[link]) for link in links)
     flows = dict(zip(links, outcome.series["flow_gbps"].tolist(), strict=True))
     counts = dict(zip(links, outcome.series["partitions"].tolist(), strict=True))
@@ -126,10 +127,12 @@ def _panel(name: str, outcome: Outcome, spec: BroadcastSpec, job: Job) -> tuple[
         x, y = at(region)
         provider = spec.regions[region].split(":")[0]
         colour = _COLOUR.get(provider, "var(--ink)")
+        label = spec.regions[region].split(":", maxsplit=1)[-1]
         fill = colour if region in (job.source, *job.destinations) else "var(--paper, #fff)"
         parts += [
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}" stroke="{colour}" stroke-width="2"/>',
-            text(x + 9, y + 4, spec.regions[region].split(":")[1], css="zone"),
+            # above the links that leave it
+            text(x - 5, y - 9, label, css="zone") if region in givers else text(x + 9, y + 4, label, css="zone"),
         ]
     return parts, 36 + rows * ROW
 
