@@ -1,0 +1,1 @@
+"""Policies of broadcasting, one file per algorithm."""

@@ -1,0 +1,49 @@
+"""Several trees at once: some partitions take another way where that saves more VM time than egress it costs."""
+
+from __future__ import annotations
+
+from cloudchamber.broadcast.model import Broadcast, Job
+from cloudchamber.broadcast.policies.tree_search import Parents, TreeSearch, bill, links, neighbours
+from cloudchamber.core.policy import Integer, Policy
+
+
+class StripedTrees(Policy):
+    """Start from :class:`TreeSearch`; give some of the partitions of a tree a tree one change away, while the whole bill falls.
+
+    Pays only where partitions share links and VMs are dear compared with egress.
+
+    Parameters
+    ----------
+    rounds : int, default 12
+        Changes at most; each is the best of all.
+
+    Examples
+    --------
+    >>> StripedTrees()
+    StripedTrees()
+    """
+
+    _constraints = {"rounds": Integer(0, 10_000)}
+
+    def __init__(self, rounds: int = 12) -> None:
+        self.rounds = rounds
+
+    def plan(self, job: Job) -> Broadcast:
+        """Return the trees."""
+        start = TreeSearch()
+        start.reset(self.spec_, self.rng_)
+        trees: list[Parents] = [{b: a for a, b in tree} for tree in start.plan(job).trees]
+        cost = bill(self.spec_, job, trees)
+        for _ in range(self.rounds if self.spec_.shared else 0):
+            options: list[tuple[float, int, list[Parents]]] = []
+            for old in {links(tree): tree for tree in trees}.values():
+                at = [i for i, tree in enumerate(trees) if tree == old]
+                for new in neighbours(self.spec_, job, old):
+                    for count in sorted({1, len(at) // 2, len(at)} - {0}):
+                        changed = [new if i in at[:count] else tree for i, tree in enumerate(trees)]
+                        options.append((bill(self.spec_, job, changed), len(options), changed))
+            best = min(options, key=lambda option: option[:2], default=None)
+            if best is None or best[0] >= cost * (1 - 1e-12):
+                break
+            cost, _, trees = best
+        return Broadcast(tuple(links(tree) for tree in trees))

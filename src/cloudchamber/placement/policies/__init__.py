@@ -1,0 +1,1 @@
+"""Policies of model placement, one file per algorithm."""
