@@ -219,7 +219,9 @@ class Problem:
         The module that defines messages and Protocol.
     verbs : tuple of str
     features : mapping of str to tuple of str
-        Fields of every message, by its class name.
+        Fields and properties of every message that are numbers, by its class name.
+    others : frozenset of str
+        Names of fields that are not numbers.
     libraries : tuple of str
     """
 
@@ -231,6 +233,7 @@ class Problem:
     model_source: str
     verbs: tuple[str, ...]
     features: Mapping[str, tuple[str, ...]]
+    others: frozenset[str]
     libraries: tuple[str, ...]
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -560,16 +560,24 @@ def verifier_of(study: Study, splits: Splits) -> str:
 def problem_of(study: Study) -> Problem:
     """What a proposer may know of a study."""
     module = inspect.getmodule(study.protocol)
-    features = {
-        name: value.__struct_fields__
-        for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Message) and value is not Message
-    }
+    messages = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Message) and value is not Message]
+    kinds = {cls.__name__: _kinds(cls) for cls in messages}
+    features = {name: tuple(field for field, is_number in found.items() if is_number) for name, found in kinds.items()}
+    others = frozenset(field for found in kinds.values() for field, is_number in found.items() if not is_number)
     metric = study.objective
     return Problem(
         study.name, study.title, inspect.cleandoc(type(study).__doc__ or ""), f"{metric.name} in {metric.unit}, to be {'maximised' if metric.direction == 'max' else 'minimised'}",
-        metric.direction == "max", inspect.getsource(module) if module is not None else "", verbs_of(study.protocol), features, study.libraries,
+        metric.direction == "max", inspect.getsource(module) if module is not None else "", verbs_of(study.protocol), features, others, study.libraries,
     )  # fmt: skip
+
+
+def _kinds(cls: type[Message]) -> dict[str, bool]:
+    """Fields and properties of a message, and whether each is a single number."""
+    found = {name: hint in (int, float) for name, hint in get_type_hints(cls).items() if name in cls.__struct_fields__}
+    for name, value in vars(cls).items():
+        if isinstance(value, property) and value.fget is not None:
+            found[name] = get_type_hints(value.fget).get("return") in (int, float)
+    return found
 
 
 def _workloads(study: Study, settings: Settings) -> tuple[list[Any], list[str]]:

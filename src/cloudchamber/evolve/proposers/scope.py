@@ -35,72 +35,110 @@ def sites(text: code.Text, *kinds: type[ast.AST]) -> list[Site]:
 
 
 def features(text: code.Text, site: Site, problem: Problem) -> list[str]:
-    """Numeric-looking expressions that are in scope at a place, as text: numbers read elsewhere in the function, and fields of messages.
+    """Expressions in scope at a place that look like single numbers: names, attributes, items, and formulas read elsewhere in the function.
 
     A guess, made from the source alone: what is not a number there makes the candidate void, and the search goes on.
     """
-    functions = [each for each in site.above if isinstance(each, (ast.FunctionDef, ast.Lambda))]
-    names = {name for function in functions for name in _bound(function, site.node)} | _loop_names(site)
-    found: dict[str, None] = {}
-    for function in functions:
-        for node in ast.walk(function):
-            if (
-                isinstance(node, (ast.Attribute, ast.Subscript))
-                and isinstance(node.ctx, ast.Load)
-                and _is_simple(node)
-                and _root(node) in names | {"self"}
-            ):
-                found[ast.unparse(node)] = None
-            elif isinstance(node, ast.BinOp) and _size(node) <= 7 and _roots(node) <= names | {"self"}:
-                found[ast.unparse(node)] = None
-    fields = {field for each in problem.features.values() for field in each}
+    names = in_scope(site)
+    function = next(each for each in site.above if isinstance(each, (ast.FunctionDef, ast.Lambda)))
+    many, indices = _containers(function), _indices(function)
+    numeric = {field for fields in problem.features.values() for field in fields}
+    found: dict[str, None] = dict.fromkeys(sorted(names - many - indices - {"self"}))
+    for node in ast.walk(function):
+        if not isinstance(getattr(node, "ctx", ast.Load()), ast.Load) or not roots(node) <= names | {"self"}:
+            continue
+        shown = ast.unparse(node) if isinstance(node, (ast.Attribute, ast.Subscript, ast.BinOp)) else ""
+        if isinstance(node, ast.Attribute) and shown not in many and _is_plain(node) and isinstance(node.value, (ast.Name, ast.Attribute)):
+            found.setdefault(shown)
+        elif isinstance(node, ast.Subscript) and shown not in many and _is_plain(node):
+            found.setdefault(shown)
+        elif isinstance(node, ast.BinOp) and _size(node) <= 9 and not _holds_list(node):
+            found.setdefault(shown)
     for name in sorted(names):
-        if any(text_.startswith(f"{name}.") for text_ in list(found)):
-            own = {text_.removeprefix(f"{name}.") for text_ in found if text_.startswith(f"{name}.")}
-            for cls_fields in problem.features.values():
-                if own & set(cls_fields):
-                    for field in cls_fields:
-                        found[f"{name}.{field}"] = None
-        elif name not in fields:
-            found[name] = None
-    return [each for each in found if each != ast.unparse(site.node)]
+        own = {shown.removeprefix(f"{name}.") for shown in found if shown.startswith(f"{name}.")}
+        for fields in problem.features.values():
+            if own & set(fields):
+                found |= dict.fromkeys(f"{name}.{field}" for field in fields)
+    known_objects = {shown.split(".")[0] for shown in found if "." in shown and not shown[0].isdigit()}
+    return [
+        each for each in found
+        if each != ast.unparse(site.node) and each not in known_objects and not ("." in each and each.rsplit(".", 1)[1] in problem.others - numeric)
+    ]  # fmt: skip
 
 
-def _bound(function: ast.AST, before: ast.AST) -> set[str]:
-    arguments = function.args  # type: ignore[attr-defined]
-    names = {arg.arg for arg in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)} - {"self", "cls", "rng"}
-    line = getattr(before, "lineno", 1 << 30)
-    if isinstance(function, ast.FunctionDef):
-        for node in ast.walk(function):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.lineno < line:
-                names.add(node.id)
-    return names
-
-
-def _loop_names(site: Site) -> set[str]:
-    """Names of comprehensions and loops around a place."""
+def in_scope(site: Site) -> set[str]:
+    """Names bound at a place: arguments, what was assigned on lines before, and targets of the loops and comprehensions around it."""
+    line = getattr(site.node, "lineno", 1 << 30)
     names: set[str] = set()
     for each in site.above:
-        generators = getattr(each, "generators", [])
-        targets: Iterable[ast.AST] = [generator.target for generator in generators]
-        if isinstance(each, ast.For):
-            targets = [each.target]
-        names |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+        if isinstance(each, (ast.FunctionDef, ast.Lambda)):
+            arguments = each.args
+            names |= {arg.arg for arg in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)} - {"self", "cls", "rng"}
+        if isinstance(each, ast.FunctionDef):
+            names |= {name for node in _own_statements(each) if node.lineno < line for name in _targets(node)}
+        for generator in getattr(each, "generators", []):
+            names |= {name.id for name in ast.walk(generator.target) if isinstance(name, ast.Name)}
     return names
 
 
-def _root(node: ast.AST) -> str | None:
-    while isinstance(node, (ast.Attribute, ast.Subscript)):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else None
+def _own_statements(function: ast.AST) -> Iterable[ast.stmt]:
+    for child in ast.iter_child_nodes(function):
+        if isinstance(child, ast.stmt):
+            yield child
+        if isinstance(child, (ast.stmt, ast.ExceptHandler)) and not isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+            yield from _own_statements(child)
 
 
-def _roots(node: ast.AST) -> set[str]:
+def _targets(node: ast.stmt) -> set[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, (ast.AnnAssign, ast.AugAssign, ast.For)) else []
+    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
+
+
+def _containers(function: ast.AST) -> set[str]:
+    """Expressions that are indexed, iterated, unpacked, measured, or made as lists somewhere in a function, as text."""
+    found: set[str] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Subscript):
+            found.add(ast.unparse(node.value))
+        elif isinstance(node, (ast.For, ast.comprehension)):
+            found.add(ast.unparse(node.iter))
+        elif isinstance(node, ast.Starred):
+            found.add(ast.unparse(node.value))
+        elif isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Attribute):
+                found.add(ast.unparse(node.func))
+                if node.func.attr in ("append", "pop", "sort", "items", "keys", "values", "get", "add", "remove", "copy", "index"):
+                    found.add(ast.unparse(node.func.value))
+            elif isinstance(node.func, ast.Name) and node.func.id in ("len", "sorted", "list", "tuple", "set", "enumerate", "zip", "sum", "dict", "any", "all"):
+                found |= {ast.unparse(arg) for arg in node.args}
+        elif isinstance(node, ast.Assign):
+            if isinstance(node.targets[0], ast.Tuple) and not isinstance(node.value, ast.Tuple):
+                found.add(ast.unparse(node.value))
+            if isinstance(node.targets[0], ast.Name) and (_holds_list(node.value) or isinstance(node.value, (ast.ListComp, ast.DictComp, ast.SetComp))):
+                found.add(node.targets[0].id)
+    return found
+
+
+def _indices(function: ast.AST) -> set[str]:
+    """Names that index something."""
+    return {
+        name.id for node in ast.walk(function) if isinstance(node, ast.Subscript) for name in ast.walk(node.slice) if isinstance(name, ast.Name)
+    }  # fmt: skip
+
+
+def _holds_list(node: ast.AST) -> bool:
+    kinds = (ast.List, ast.Tuple, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
+    return any(isinstance(each, kinds) or (isinstance(each, ast.Constant) and isinstance(each.value, str)) for each in ast.walk(node))
+
+
+def roots(node: ast.AST) -> set[str]:
+    """Names an expression reads, but those it calls and those it binds itself."""
     called = {each.func.id for each in ast.walk(node) if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)}
-    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} - called
+    bound = {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)} - called - bound
 
 
-def _is_simple(node: ast.AST) -> bool:
+def _is_plain(node: ast.AST) -> bool:
     return all(isinstance(each, (ast.Attribute, ast.Subscript, ast.Name, ast.Constant, ast.expr_context)) for each in ast.walk(node))
 
 
@@ -109,14 +147,29 @@ def _size(node: ast.AST) -> int:
 
 
 def is_numeric(site: Site) -> bool:
-    """Whether an expression looks like a number: an operand, a compared value, a key, an assigned or returned formula."""
+    """Whether an expression looks like a single number: an operand, a compared value, a key, an assigned or returned formula."""
     node, parent = site.node, site.parent
     if isinstance(node, ast.Constant) and type(node.value) not in (int, float):
         return False
     if isinstance(node, (ast.Attribute, ast.Subscript, ast.Name)) and not isinstance(node.ctx, ast.Load):
         return False
-    if isinstance(parent, (ast.BinOp, ast.UnaryOp)) or isinstance(node, ast.BinOp):
-        return not (isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Mod) and isinstance(parent.left, ast.Constant))
+    if any(isinstance(above, ast.Subscript) and _is_within(node, above.slice) for above in site.above) or _holds_list(node):
+        return False
+    if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and parent.func.id == "range":
+        return False
+    function = next((each for each in site.above if isinstance(each, (ast.FunctionDef, ast.Lambda))), None)
+    if function is not None and ast.unparse(node) in _containers(function) | _indices(function):
+        return False
+    if isinstance(parent, (ast.BinOp, ast.UnaryOp)):
+        return not _holds_list(parent)
+    if isinstance(node, ast.BinOp):
+        return True
     if isinstance(parent, ast.Compare):
         return all(isinstance(op, (ast.Lt, ast.LtE, ast.Gt, ast.GtE)) for op in parent.ops)
-    return isinstance(parent, ast.Lambda) and node is parent.body and not isinstance(node, ast.Tuple)
+    if isinstance(parent, ast.AugAssign):
+        return node is parent.value
+    return isinstance(parent, ast.Lambda) and node is parent.body
+
+
+def _is_within(node: ast.AST, tree: ast.AST) -> bool:
+    return any(each is node for each in ast.walk(tree))

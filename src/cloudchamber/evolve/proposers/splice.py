@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import re
 
 import numpy as np
 
 from cloudchamber.core.errors import InputError
 
 from .. import code
-from ..model import Context, Proposal
+from ..model import Context, Problem, Proposal
 from .mutate import mutated
-from .scope import Site, is_numeric, sites
+from .scope import Site, features, in_scope, is_numeric, roots, sites
 
 
 class SpliceAST:
@@ -31,7 +33,7 @@ class SpliceAST:
             return None
         donor = donors[int(rng.integers(len(donors)))]
         try:
-            made = (_method if rng.random() < 0.4 else _part)(code.Text(parent.source), code.Text(donor.source), rng)
+            made = (_method if rng.random() < 0.35 else _part)(code.Text(parent.source), code.Text(donor.source), context.problem, rng)
             if made is None:
                 return None
             code.parsed(made[0])
@@ -45,9 +47,9 @@ class SpliceAST:
         return Proposal(source, parents, f"from {donor.note[:30] if not donor.number else donor.number}: {note}"[:200])
 
 
-def _part(text: code.Text, other: code.Text, rng: np.random.Generator) -> tuple[str, str] | None:
+def _part(text: code.Text, other: code.Text, problem: Problem, rng: np.random.Generator) -> tuple[str, str] | None:
     """An expression or a block for another."""
-    if rng.random() < 0.7:
+    if rng.random() < 0.85:
         ours = [each for each in sites(text, ast.BinOp, ast.Attribute, ast.Call, ast.Name) if is_numeric(each)]
         theirs = [each for each in sites(other, ast.BinOp, ast.Call, ast.Attribute) if is_numeric(each)]
     else:
@@ -57,9 +59,48 @@ def _part(text: code.Text, other: code.Text, rng: np.random.Generator) -> tuple[
     here, there = ours[int(rng.integers(len(ours)))], theirs[int(rng.integers(len(theirs)))]
     if isinstance(there.node, ast.stmt) and isinstance(here.node, ast.stmt):
         return _block(text, other, here, there)
-    return text.replaced(
-        [(text.span(here.node), f"({other.of(there.node)})")]
-    ), f"{text.of(here.node)[:30]} became {other.of(there.node)[:40]}"
+    new = _fitted(text, other, here, there, problem, rng)
+    return text.replaced([(text.span(here.node), f"({new})")]), f"{text.of(here.node)[:30]} became {new[:40]}"
+
+
+def _fitted(text: code.Text, other: code.Text, here: Site, there: Site, problem: Problem, rng: np.random.Generator) -> str:
+    """A donor's expression with its parameters written out, and what is not in scope here replaced by something that is."""
+    have = in_scope(here) | {name for node in text.tree.body for name in _names(node)} | set(dir(builtins)) | {"self"}
+    spare = features(text, here, problem) or [text.of(here.node)]
+    given: dict[str, str] = {}
+    defaults = _parameters(other)
+
+    class Fit(ast.NodeTransformer):
+        def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # noqa: N802
+            shown = ast.unparse(node)
+            if shown in defaults:
+                return ast.parse(defaults[shown], mode="eval").body
+            return node if roots(node) <= have and not shown.startswith("self.") else self._spare(shown)
+
+        def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802
+            return node if roots(node) <= have else self._spare(ast.unparse(node))
+
+        def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802
+            return node if node.id in have or isinstance(node.ctx, ast.Store) else self._spare(node.id)
+
+        def _spare(self, shown: str) -> ast.AST:
+            given.setdefault(shown, spare[int(rng.integers(len(spare)))])
+            return ast.parse(given[shown], mode="eval").body
+
+    return ast.unparse(Fit().visit(ast.parse(f"({other.of(there.node)})", mode="eval").body))
+
+
+def _parameters(text: code.Text) -> dict[str, str]:
+    """``self.name`` of a policy's parameters, and the defaults they have."""
+    found: dict[str, str] = {}
+    for function in _methods(text).values():
+        if function.name == "__init__":
+            arguments = function.args
+            named = [*arguments.posonlyargs, *arguments.args]
+            pairs = [*zip(named[len(named) - len(arguments.defaults) :], arguments.defaults, strict=True)]
+            pairs += [(arg, default) for arg, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is not None]
+            found |= {f"self.{arg.arg}": text.of(default) for arg, default in pairs}
+    return found
 
 
 def _block(text: code.Text, other: code.Text, here: Site, there: Site) -> tuple[str, str]:
@@ -71,7 +112,7 @@ def _block(text: code.Text, other: code.Text, here: Site, there: Site) -> tuple[
     return text.replaced([(text.lines(here.node), moved)]), f"a block of {len(lines)} lines"
 
 
-def _method(text: code.Text, other: code.Text, rng: np.random.Generator) -> tuple[str, str] | None:
+def _method(text: code.Text, other: code.Text, problem: Problem, rng: np.random.Generator) -> tuple[str, str] | None:
     """A method, with what it needs from its module."""
     ours, theirs = _methods(text), _methods(other)
     shared = sorted(set(ours) & set(theirs) - {"__init__"})
@@ -89,6 +130,10 @@ def _method(text: code.Text, other: code.Text, rng: np.random.Generator) -> tupl
         for each in theirs
         if each not in ours and any(isinstance(node, ast.Attribute) and node.attr == each for node in ast.walk(yours))
     )
+    for shown, default in _parameters(other).items():  # the donor's own parameters become numbers
+        if shown not in _parameters(text):
+            body = re.sub(rf"\b{re.escape(shown)}\b", f"({default})", body)
+            extra_methods = re.sub(rf"\b{re.escape(shown)}\b", f"({default})", extra_methods)
     needed = _needed(text, other, yours)
     edits = [(text.lines(mine), body + ("\n" + extra_methods if extra_methods else ""))]
     first = next((node for node in text.tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))), None)

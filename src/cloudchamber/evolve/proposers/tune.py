@@ -62,7 +62,7 @@ class _Scale:
         """Coordinates of numbers."""
         return np.array(
             [
-                math.log(max(value, 1e-300)) if is_log else value / (2.0 if is_whole else max(1.0, abs(first)))
+                math.log(max(value, 1e-300)) if is_log else value / (1.0 if is_whole else max(1.0, abs(first)))
                 for value, first, is_log, is_whole in zip(values, self.values, self.is_log, self.is_whole, strict=True)
             ]
         )
@@ -71,7 +71,7 @@ class _Scale:
         """Numbers of coordinates."""
         found: list[Any] = []
         for x, first, is_log, is_whole in zip(point, self.values, self.is_log, self.is_whole, strict=True):
-            value = math.exp(min(x, 40.0)) if is_log else x * (2.0 if is_whole else max(1.0, abs(first)))
+            value = math.exp(min(x, 40.0)) if is_log else x * (1.0 if is_whole else max(1.0, abs(first)))
             found.append(round(value) if is_whole else float(f"{value:.6g}"))
         return found
 
