@@ -69,7 +69,7 @@ class BroadcastWorkload(Workload):
         """Its jobs, and how links are timed."""
         timing = "partitions share links" if self.shared else "links timed as published"
         if not self.is_generated:
-            return f"{self.seeds} jobs of {self.folder or 'Cloudcast'}, {self.vms} VMs per region, {timing}."
+            return f"{self.seeds} jobs of {self.folder if self.sha256 else 'Cloudcast'}, {self.vms} VMs per region, {timing}."
         return (
             f"drawn: {self.regions} regions, {self.destinations[0]} to {self.destinations[1]} destinations, {self.volume_gb:g} GB in "
             f"{self.partitions} partitions, {self.vms} VMs per region, {timing}."

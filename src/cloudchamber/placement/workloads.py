@@ -56,7 +56,7 @@ class PlacementWorkload(Workload):
     def summary(self) -> str:
         """Where its instances come from, and how large they are."""
         if not self.is_generated:
-            which = f"{self.seeds} instances of {self.file or 'the published set'}"
+            which = f"{self.seeds} instances of {self.file if self.sha256 else 'the published set'}"
             return f"{which}, from number {self.first}." if self.first else f"{which}."
         return (
             f"drawn: {self.gpus[0]} to {self.gpus[1]} GPUs of {self.gpu_memory_gb:g} GB, {self.models_per_gpu} models for each, "

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from cloudchamber.broadcast.model import Broadcast, Job
-from cloudchamber.broadcast.policies.tree_search import Parents, TreeSearch, bill, links, neighbours
+import numpy as np
+
+from cloudchamber.broadcast.model import Broadcast, Edge, Job
+from cloudchamber.broadcast.policies.dreyfus_wagner import steiner_tree
+from cloudchamber.broadcast.policies.tree_search import Parents, TreeSearch, bill, billed, links, neighbours
 from cloudchamber.core.policy import Integer, Policy
+
+MOST = 10  # destinations for which the exact tree is tried
 
 
 class StripedTrees(Policy):
-    """Start from :class:`TreeSearch`; give some of the partitions of a tree a tree one change away, while the whole bill falls.
+    """Start from :class:`TreeSearch`; give some of the partitions of a tree another one, while the whole bill falls.
+
+    Other trees are those one change away, and the tree of least egress without the link that decides the time.
 
     Pays only where partitions share links and VMs are dear compared with egress.
 
@@ -35,10 +42,11 @@ class StripedTrees(Policy):
         trees: list[Parents] = [{b: a for a, b in tree} for tree in start.plan(job).trees]
         cost = bill(self.spec_, job, trees)
         for _ in range(self.rounds if self.spec_.shared else 0):
+            detour = self._around(billed(self.spec_, job, trees)[1], job)
             options: list[tuple[float, int, list[Parents]]] = []
             for old in {links(tree): tree for tree in trees}.values():
                 at = [i for i, tree in enumerate(trees) if tree == old]
-                for new in neighbours(self.spec_, job, old):
+                for new in [*neighbours(self.spec_, job, old), *detour]:
                     for count in sorted({1, len(at) // 2, len(at)} - {0}):
                         changed = [new if i in at[:count] else tree for i, tree in enumerate(trees)]
                         options.append((bill(self.spec_, job, changed), len(options), changed))
@@ -47,3 +55,12 @@ class StripedTrees(Policy):
                 break
             cost, _, trees = best
         return Broadcast(tuple(links(tree) for tree in trees))
+
+    def _around(self, link: Edge, job: Job) -> list[Parents]:
+        """Return the tree of least egress without a link, if there is one."""
+        price = np.array(self.spec_.price_usd_gb)
+        price[link] = np.inf
+        if len(job.destinations) > MOST:
+            return []
+        tree = steiner_tree(price, job.source, job.destinations)[1]
+        return [{b: a for a, b in tree}] if tree else []

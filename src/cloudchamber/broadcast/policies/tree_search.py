@@ -94,9 +94,14 @@ def links(parent: Parents) -> tuple[Edge, ...]:
 
 def bill(spec: BroadcastSpec, job: Job, parents: list[Parents]) -> float:
     """Return egress plus VM time of the partitions' trees, in USD."""
+    return billed(spec, job, parents)[0]
+
+
+def billed(spec: BroadcastSpec, job: Job, parents: list[Parents]) -> tuple[float, Edge]:
+    """Return egress plus VM time of the partitions' trees, in USD, and the link that decides the time."""
     part_gb = job.volume_gb / job.partitions
     partitions_on = Counter((a, b) for parent in parents for b, a in parent.items())
-    seconds = 0.0
+    seconds, slowest = 0.0, (job.source, job.source)
     sent, received = Counter(a for a, _ in partitions_on), Counter(b for _, b in partitions_on)
     out_gbps: Counter[int] = Counter()
     in_gbps: Counter[int] = Counter()
@@ -109,7 +114,9 @@ def bill(spec: BroadcastSpec, job: Job, parents: list[Parents]) -> float:
             gbps = min(gbps, spec.egress_gbps[a] / sent[a])
         if in_gbps[b] > spec.ingress_gbps[b]:
             gbps = min(gbps, spec.ingress_gbps[b] / received[b])
-        seconds = max(seconds, (count * part_gb * 8 if spec.shared else part_gb) / gbps)
+        takes = (count * part_gb * 8 if spec.shared else part_gb) / gbps
+        if takes > seconds:
+            seconds, slowest = takes, (a, b)
     regions = len({job.source, *received})
     egress_usd = sum(count * part_gb * spec.price_usd_gb[link] for link, count in partitions_on.items())
-    return float(egress_usd + regions * spec.vms * spec.vm_usd_h / 3600 * seconds)
+    return float(egress_usd + regions * spec.vms * spec.vm_usd_h / 3600 * seconds), slowest
