@@ -1,0 +1,3 @@
+"""x."""
+
+def figures(results): return []
