@@ -3,8 +3,8 @@
 The problem
 -----------
 The experts of a mixture-of-experts layer lie on different GPUs, routing is skewed, and the GPU with the hottest experts sets the time of
-the step. A :class:`BalancePolicy` fills a few spare slots with replicas and re-packs all slots window after window; its plan is judged on the
-*next* window, on the weights it moves, and on the time it takes to make.
+the step. A :class:`BalancePolicy` fills a few spare slots with replicas and re-packs all slots window after window; its plan is judged on
+the *next* window, on the weights it moves, and on the time it takes to make.
 
 >>> from cloudchamber import study
 >>> results = study("moe.balance", policies=["GreedyEPLB-global", "Zigzag", "Static"], workloads=["smoke"])

@@ -23,8 +23,8 @@ class Popularity:
     ----------
     scenario : {"drift", "regime", "daynight", "onehot", "sparse"}
         ``regime``: every ``period`` windows a fifth of the experts is drawn anew (a change of topic). ``daynight``: a mix of two
-        popularities that turns over in ``period`` windows. ``onehot``: an adversary sends nine tenths of a layer's tokens to one expert, another one
-        every ``period`` windows. ``sparse``: three in ten experts never get a token. All drift as well.
+        popularities that turns over in ``period`` windows. ``onehot``: an adversary sends nine tenths of a layer's tokens to one
+        expert, another one every ``period`` windows. ``sparse``: three in ten experts never get a token. All drift as well.
     alpha : float
         Standard deviation of an expert's log popularity: 0.5 is mild skew, 1.5 is hard.
     group_effect : float
@@ -134,6 +134,4 @@ def calibrated(history: np.ndarray) -> Popularity:
     later = float((away[1:] * away[:-1]).sum() / max(float((away[:-1] ** 2).sum()), 1e-12))
     is_sparse = bool((history.sum(axis=0) == 0).mean() > 0.05)
     scenario: Scenario = "sparse" if is_sparse else "drift"
-    return Popularity(
-        scenario=scenario, alpha=alpha, group_effect=0.0, rho=min(max(later, 0.0), 0.99), drift=drift, tokens=tokens
-    )
+    return Popularity(scenario=scenario, alpha=alpha, group_effect=0.0, rho=min(max(later, 0.0), 0.99), drift=drift, tokens=tokens)

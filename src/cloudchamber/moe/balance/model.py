@@ -83,7 +83,7 @@ class ClusterSpec(Message, frozen=True):
         InputError
             If it is not of shape (layers, experts), or not finite and at least 0.
         """
-        made = np.array(load, dtype=np.float64)
+        made = np.array(load, dtype=np.float64, order="C")
         if made.shape != (self.layers, self.experts):
             raise InputError(f"load must have the shape (layers, experts) = ({self.layers}, {self.experts}), got {made.shape}.")
         if not np.isfinite(made).all() or (made < 0).any():

@@ -21,7 +21,7 @@ class Last:
 
     def predict(self, history: np.ndarray) -> np.ndarray:
         """Return the last window."""
-        return history[-1].astype(np.float64)
+        return np.array(history[-1], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class WindowMean:
 
     def predict(self, history: np.ndarray) -> np.ndarray:
         """Return the mean."""
-        return history[-round(self.windows) :].mean(axis=0)
+        return np.asarray(history[-round(self.windows) :].mean(axis=0))
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Quantile:
 
     def predict(self, history: np.ndarray) -> np.ndarray:
         """Return each expert's quantile."""
-        return np.quantile(history[-8:], self.q, axis=0)
+        return np.asarray(np.quantile(history[-8:], self.q, axis=0))
 
 
 PREDICTORS = {"last": Last, "ewma": EWMA, "mean": WindowMean, "quantile": Quantile}

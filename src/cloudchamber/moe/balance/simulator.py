@@ -100,7 +100,7 @@ class Simulator:
         *,
         predictor: Predictor = Last(),  # noqa: B008 (frozen)
         trigger: Trigger = Every(),  # noqa: B008 (frozen)
-        cost: StepCost = StepCost(),  # noqa: B008 (frozen)
+        cost: StepCost = StepCost(),
     ) -> None:
         if history.ndim != 3 or history.shape[1:] != (spec.layers, spec.experts) or len(history) < 2:
             raise InputError(
@@ -193,7 +193,7 @@ def checked(plan: Any, spec: ClusterSpec) -> Plan:
         plan.check(spec)
     except InputError as error:
         raise CandidateError(f"not a valid plan: {error}") from None
-    return Plan(plan.phy2log.astype(np.int64))
+    return Plan(np.array(plan.phy2log, dtype=np.int64, order="C"))
 
 
 class _Clock:

@@ -50,8 +50,8 @@ class BalanceStudy(Study):
     notes = (
         "Balancedness: sum over layers and windows of the mean device load over that of the largest, each window served with a plan "
         "made from those before it.",
-        "total_s is all steps and all moves of weights; plan_s, by the world's clock, is the policy's mean time per plan and enters nothing else. "
-        "The first plan is loaded, not moved.",
+        "total_s is all steps and all moves of weights; plan_s, by the world's clock, is the policy's mean time per plan and enters "
+        "nothing else. The first plan is loaded, not moved.",
         "ExactILP is exact on layers of up to 16 experts; larger ones get LocalSearch's plan. The bound knows the next window.",
     )
 
@@ -149,7 +149,7 @@ def _feedback(run: Run, world: Simulator, metrics: Mapping[str, float]) -> str:
     seen = run.plans[window].device_load(world.history[window], spec)[layer]
     then = float(seen.max() / max(seen.mean(), 1e-12))
     return (
-        f"balancedness {metrics['balancedness']:.4f}, moved {metrics['moved_gb']:.1f} GB in {metrics['plans']:.0f} plans, steps and moves "
-        f"{metrics['total_s']:.1f} s. Worst: layer {layer} in window {window + 1}, where the hottest device carried {ratio:.2f} of the mean "
-        f"(its largest single slot {largest_slot:.2f}) and {then:.2f} in the window before."
+        f"balancedness {metrics['balancedness']:.4f}, moved {metrics['moved_gb']:.1f} GB in {metrics['plans']:.0f} plans, "
+        f"steps and moves {metrics['total_s']:.1f} s. Worst: layer {layer} in window {window + 1}, where the hottest device carried "
+        f"{ratio:.2f} of the mean (its largest single slot {largest_slot:.2f}) and {then:.2f} in the window before."
     )

@@ -131,9 +131,7 @@ def _world(workload: BalanceWorkload, seed: int) -> World:
     spec, count = workload.cluster, workload.windows + 1
     if workload.trace is None:
         rng = rng_of("moe.balance.history", workload.name, seed)
-        history = workload.popularity.history(
-            rng, windows=count, layers=spec.layers, experts=spec.experts, groups=spec.groups
-        )
+        history = workload.popularity.history(rng, windows=count, layers=spec.layers, experts=spec.experts, groups=spec.groups)
     else:
         whole = _cut(workload.trace, spec.steps)
         if len(whole) < count:
@@ -198,11 +196,10 @@ def named_workloads() -> Mapping[str, BalanceWorkload]:
     return {each.name: each for each in (*main, *(replace(each, is_optional=True) for each in optional))}
 
 
-_CLUSTER_KEYS = tuple(each for each in ClusterSpec.__struct_fields__)
+_CLUSTER_KEYS = tuple(ClusterSpec.__struct_fields__)
 _OWN_KEYS = ("windows", "seeds", "predictor", "trigger")
 _POPULARITY_KEYS = tuple(each.name for each in fields(Popularity))
-_WHOLE = (*_CLUSTER_KEYS, "windows", "seeds", "period")
-_REAL = ("expert_mb", "bandwidth_gb_s")
+_WHOLE = ("slots", "devices", "nodes", "groups", "layers", "experts", "steps", "windows", "seeds", "period")
 
 
 def adjusted(workload: BalanceWorkload, params: Mapping[str, Any]) -> BalanceWorkload:
@@ -218,7 +215,9 @@ def adjusted(workload: BalanceWorkload, params: Mapping[str, Any]) -> BalanceWor
     is_own = workload.trace is not None
     fixed = ("layers", "experts") if is_own else ()
     allowed = [key for key in (*_CLUSTER_KEYS, *_OWN_KEYS, *(() if is_own else _POPULARITY_KEYS)) if key not in fixed]
-    cluster, own, popularity = {}, {}, {}
+    cluster: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    popularity: dict[str, Any] = {}
     for key, value in params.items():
         if key not in allowed:
             raise InputError(f"no parameter {key!r} to set here; allowed: {', '.join(allowed)}.")
@@ -235,13 +234,14 @@ def _value(key: str, value: Any) -> Any:
         if value not in SCENARIOS:
             raise unknown("scenario", str(value), SCENARIOS)
         return value
+    is_whole, least = key in _WHOLE, int(key in ("windows", "seeds", "period"))
     try:
-        number = int(value) if key in _WHOLE and key not in _REAL else float(value)
+        number = int(value) if is_whole else float(value)
     except (ValueError, TypeError):
-        raise InputError(f"{key} must be a {'whole ' if key in _WHOLE and key not in _REAL else ''}number, got {value!r}.") from None
-    high = 1.0 if key == "rho" else np.inf
-    if not np.isfinite(number) or number < 0 or number > high or (number < 1 and key in ("windows", "seeds", "period")):
-        raise InputError(f"{key} must be a finite number of at least {int(key in ('windows', 'seeds', 'period'))}{' and at most 1' * (high == 1)}, got {value!r}.")
+        raise InputError(f"{key} must be a {'whole ' if is_whole else ''}number, got {value!r}.") from None
+    most = 1.0 if key == "rho" else np.inf
+    if not np.isfinite(number) or not least <= number <= most:
+        raise InputError(f"{key} must be a finite number of at least {least}{' and at most 1' * (most == 1)}, got {value!r}.")
     return number
 
 

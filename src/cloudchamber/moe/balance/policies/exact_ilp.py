@@ -15,8 +15,9 @@ MOST_SPARE = 8  # slots beyond one for each expert
 class ExactILP(Policy):
     """Solve every layer to the optimum: no plan has a smaller largest device load on the load given.
 
-    A yardstick for layers of few experts and up to 8 spare slots; larger layers get LocalSearch's plan. It may put two replicas on one device, which can be the
-    best use of a slot that has to hold something. With c[e] replicas of expert e, x[e, g] of them on device g, it solves::
+    A yardstick for layers of few experts and up to 8 spare slots; larger layers get LocalSearch's plan. It may put two replicas on
+    one device, which can be the best use of a slot that has to hold something. With c[e] replicas of expert e, x[e, g] of them on
+    device g, it solves::
 
         min M   with   sum_g x[e, g] = c[e] >= 1,   sum_e x[e, g] = slots / devices,   sum_e load[e] / c[e] x[e, g] <= M
 

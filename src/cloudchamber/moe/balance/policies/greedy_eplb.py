@@ -56,7 +56,7 @@ class GreedyEPLB(Policy):
         size = experts // groups
         node, place = pack(load.reshape(layers, groups, size).sum(axis=2), nodes)
         order = np.argsort(node * groups + place, axis=1)  # groups, node by node
-        return (order[:, :, None] * size + np.arange(size)).reshape(layers, experts)
+        return np.reshape(order[:, :, None] * size + np.arange(size), (layers, experts))
 
 
 def regions(mode: str, spec: ClusterSpec) -> tuple[int, int]:
@@ -69,7 +69,9 @@ def regions(mode: str, spec: ClusterSpec) -> tuple[int, int]:
     """
     fits = spec.groups % spec.nodes == 0
     if mode == "hierarchical" and not fits:
-        raise InputError(f"hierarchical needs nodes that divide the groups, got {spec.nodes} nodes, {spec.groups} groups; use mode='global'.")
+        raise InputError(
+            f"hierarchical needs nodes that divide the groups, got {spec.nodes} nodes, {spec.groups} groups; use mode='global'."
+        )
     return (spec.groups, spec.nodes) if fits and mode != "global" else (1, 1)
 
 

@@ -39,7 +39,7 @@ class Incremental(Policy):
             first = LocalSearch()
             first.reset(spec, self.rng_)
             return first.plan(load, None)
-        table = np.array(prev.phy2log, dtype=np.int64)
+        table = np.array(prev.phy2log, dtype=np.int64, order="C")
         count = prev.count(spec.experts)
         for layer in range(spec.layers):
             _relieve(table[layer], load[layer], count[layer], spec.slots_per_device, self.max_moves, self.min_gain)

@@ -7,7 +7,7 @@ import numpy as np
 from cloudchamber.core.jit import njit
 from cloudchamber.core.policy import Integer, Policy
 from cloudchamber.moe.balance.model import ClusterSpec, Plan
-from cloudchamber.moe.balance.policies.zigzag import Zigzag, separate
+from cloudchamber.moe.balance.policies.zigzag import Zigzag
 
 
 class LocalSearch(Policy):

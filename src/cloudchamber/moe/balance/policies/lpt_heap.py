@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heapreplace
-
 import numpy as np
 
 from cloudchamber.core.jit import njit
@@ -36,19 +34,38 @@ class LPTHeap(Policy):
 
 
 @njit
+def _sink(heap: np.ndarray, key: np.ndarray, size: int, at: int) -> None:
+    """Restore the heap below a place whose key has grown; the least (key, index) is on top."""
+    moving = heap[at]
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size:
+            left, right = heap[child], heap[child + 1]
+            if key[right] < key[left] or (key[right] == key[left] and right < left):
+                child += 1
+        if key[moving] < key[heap[child]] or (key[moving] == key[heap[child]] and moving < heap[child]):
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = moving
+
+
+@njit
 def replicate(load: np.ndarray, slots: int) -> np.ndarray:
     """Expert of each replica: spare slots go to the largest load per replica; ties, and a row without load, in order."""
     experts = len(load)
     if not load.any():
         return np.arange(slots) % experts
     replicas, count = np.arange(slots), np.ones(experts, dtype=np.int64)
-    heap = [(-load[expert], expert) for expert in range(experts)]
-    heapify(heap)
+    heap, key = np.arange(experts), -load
+    for at in range(experts // 2 - 1, -1, -1):
+        _sink(heap, key, experts, at)
     for slot in range(experts, slots):
-        hottest = heap[0][1]
+        hottest = heap[0]
         replicas[slot] = hottest
         count[hottest] += 1
-        heapreplace(heap, (-load[hottest] / count[hottest], hottest))
+        key[hottest] = -load[hottest] / count[hottest]
+        _sink(heap, key, experts, 0)
     return replicas
 
 
@@ -60,16 +77,17 @@ def pack(load: np.ndarray, packs: int) -> np.ndarray:
     slot = np.arange(items)
     if room == 1:
         return slot
-    held = np.zeros(packs, dtype=np.int64)
-    heap = [(0.0, each) for each in range(packs)]
+    held, weight = np.zeros(packs, dtype=np.int64), np.zeros(packs)
+    heap, size = np.arange(packs), packs
     for item in np.argsort(-load, kind="mergesort"):
-        weight, lightest = heap[0]
+        lightest = heap[0]
         slot[item] = lightest * room + held[lightest]
         held[lightest] += 1
-        if held[lightest] < room:
-            heapreplace(heap, (weight + load[item], lightest))
-        else:
-            heappop(heap)
+        weight[lightest] += load[item]
+        if held[lightest] == room:
+            size -= 1
+            heap[0] = heap[size]
+        _sink(heap, weight, size, 0)
     return slot
 
 

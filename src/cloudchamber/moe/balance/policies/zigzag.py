@@ -34,8 +34,7 @@ class Zigzag(Policy):
 
         rows = np.array(dealt.reshape(spec.layers, spec.slots_per_device, spec.devices))
         rows[:, 1::2] = rows[:, 1::2, ::-1]
-        for each in np.flatnonzero((np.diff(np.sort(rows, axis=1), axis=1) == 0).any(axis=(1, 2))):
-            separate(rows[each], share[each])
+        separate(rows, share)
         return Plan(rows.transpose(0, 2, 1).reshape(spec.layers, spec.slots))
 
     def replicas(self, load: np.ndarray, slots: int, devices: int) -> np.ndarray:
@@ -52,18 +51,20 @@ class Zigzag(Policy):
 
 
 def separate(rows: np.ndarray, share: np.ndarray) -> None:
-    """Swap within a row, nearest load first, until no device (column) of one layer holds an expert twice."""
-    for _ in range(rows.size):
-        order = np.argsort(rows, axis=0, kind="stable")
-        ordered = np.take_along_axis(rows, order, axis=0)
-        twice = np.argwhere(ordered[1:] == ordered[:-1])
-        if not len(twice):
+    """Swap within a row, nearest load first, until no device (column) holds an expert twice; one swap in each layer at a time."""
+    earlier = np.tri(rows.shape[1], k=-1, dtype=bool)[:, :, None]
+    layer = np.arange(len(rows))
+    for _ in range(rows[0].size):
+        twice = ((rows[layer, :, None] == rows[layer, None]) & earlier).any(axis=2)
+        still = twice.any(axis=(1, 2))
+        layer, twice = layer[still], twice[still]
+        if not len(layer):
             return
-        at, device = twice[0]
-        row = order[at + 1, device]
-        expert = rows[row, device]
-        lacks = ~(rows == expert).any(axis=0)  # devices that could take it, and whose own expert this device lacks
-        fits = lacks & ~np.isin(rows[row], rows[:, device])
-        fits = fits if fits.any() else lacks
-        other = np.argmin(np.where(fits, np.abs(share[rows[row]] - share[expert]), np.inf))
-        rows[row, device], rows[row, other] = rows[row, other], expert
+        row, device = np.unravel_index(twice.reshape(len(layer), -1).argmax(axis=1), twice.shape[1:])
+        expert, others = rows[layer, row, device], rows[layer, row]
+        lacks = ~(rows[layer] == expert[:, None, None]).any(axis=1)  # devices that could take it
+        fits = lacks & ~(others[:, None] == rows[layer, :, device][:, :, None]).any(axis=1)  # and whose expert this one could
+        fits = np.where(fits.any(axis=1, keepdims=True), fits, lacks)
+        away = np.abs(share[layer[:, None], others] - share[layer, expert][:, None])
+        other = np.where(fits, away, np.inf).argmin(axis=1)
+        rows[layer, row, device], rows[layer, row, other] = rows[layer, row, other], expert
