@@ -38,7 +38,7 @@ def with_tensors(load: np.ndarray, slots: int, groups: int, nodes: int, gpus: in
         room = items // packs
         if room == 1:
             return torch.arange(items).expand(rows, -1), torch.zeros((rows, items), dtype=torch.int64)
-        order = weight.sort(-1, descending=True, stable=True).indices
+        order = weight.sort(dim=-1, descending=True, stable=True).indices
         pack_of, rank = torch.full((rows, items), -1), torch.full((rows, items), -1)
         for row in range(rows):
             weights, held = [0] * packs, [0] * packs

@@ -41,9 +41,9 @@ def rebalance_experts(
 
     Examples
     --------
-    >>> phy2log, log2phy, count = rebalance_experts([[90, 10, 20, 30]], 6, 1, 1, 2)
+    >>> phy2log, log2phy, count = rebalance_experts([[90, 70, 20, 30]], 6, 1, 1, 2)
     >>> phy2log.tolist(), count.tolist()
-    ([[0, 3, 1, 0, 2, 0]], [[3, 1, 1, 1]])
+    ([[0, 1, 3, 0, 1, 2]], [[2, 2, 1, 1]])
     """
     from .policies.lpt_heap import LPTHeap
 
