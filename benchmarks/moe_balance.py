@@ -88,8 +88,8 @@ def planners(history: np.ndarray) -> dict[str, Planner]:
         ),
         "GreedyEPLB-global": ours(GreedyEPLB("global")),
         "GreedyEPLB": ours(GreedyEPLB()),
-        "LPTHeap": ours(LPTHeap("global")),
-        "LPTHeap-hierarchical": ours(LPTHeap()),
+        "LPTHeap-global": ours(LPTHeap("global")),
+        "LPTHeap": ours(LPTHeap()),
         "Zigzag": ours(Zigzag()),
         "LocalSearch": ours(LocalSearch()),
         "Incremental": ours(Incremental()),
@@ -121,7 +121,7 @@ def main() -> None:
             start = time.perf_counter()
             tables[name] = plan(load)
             seconds[name].append(time.perf_counter() - start)
-        for kind, same in (("global", ("GreedyEPLB-global", "LPTHeap")), ("hierarchical", ("GreedyEPLB", "LPTHeap-hierarchical"))):
+        for kind, same in (("global", ("GreedyEPLB-global", "LPTHeap-global")), ("hierarchical", ("GreedyEPLB", "LPTHeap"))):
             for name in (*same, *(each for each in subjects if each.startswith("reference") and each.endswith(kind))):
                 assert np.array_equal(tables[name], tables[f"reference, lists, {kind}"]), name
     if "--json" in sys.argv:
@@ -134,7 +134,7 @@ def main() -> None:
     peers = [name for name in median if name.startswith("reference")]
     rows = []
     for name, each in median.items():
-        own = "hierarchical" if name in ("GreedyEPLB", "LPTHeap-hierarchical") or name.endswith("hierarchical") else "global"
+        own = "hierarchical" if name in ("GreedyEPLB", "LPTHeap") or name.endswith("hierarchical") else "global"
         against = {peer.split(", ")[1]: f"{median[peer] / each:,.0f}" for peer in peers if peer.endswith(own)}
         rows.append((name, f"{each * 1e3:,.1f}", against.get("lists", ""), against.get("tensors", "")))
     print(Table(("planner", "ms", "times faster than lists", "than tensors"), tuple(rows)))

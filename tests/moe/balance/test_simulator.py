@@ -160,6 +160,21 @@ def test_spoiling_what_was_shown_gains_nothing():
         assert [trial.outcome.metrics["balancedness"] for trial in together.of("smoke", name)] == honest
 
 
+def test_rewriting_the_specification_gains_nothing():
+    """Attack 5: make experts weigh nothing. What the policy holds is a copy."""
+    import msgspec
+
+    class Physicist(GreedyEPLB):
+        def reset(self, spec, rng):
+            super().reset(spec, rng)
+            msgspec.structs.force_setattr(spec, "expert_mb", 1e-9)
+            msgspec.structs.force_setattr(spec, "steps", 1)
+
+    results = study("moe.balance", [Physicist, "GreedyEPLB"], ["smoke"])
+    cheats, honest = ([trial.outcome.metrics for trial in results.of("smoke", name)] for name in ("Physicist", "GreedyEPLB"))
+    assert [each["total_s"] for each in cheats] == [each["total_s"] for each in honest]
+
+
 def test_plan_time_is_the_worlds_and_counts_the_set_up():
     """Attacks 21 and 22: work done in reset is counted, and the time decides nothing else."""
     from time import sleep

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from cloudchamber.core.errors import CandidateError, InputError
@@ -118,7 +119,7 @@ class Simulator:
             If the policy raises or its plan is not valid.
         """
         clock = _Clock()
-        clock.call(policy.reset, self.spec, rng)
+        clock.call(policy.reset, msgspec.structs.replace(self.spec), rng)
         plan: Plan | None = None
         served: list[Plan] = []
         facts: list[tuple[Any, ...]] = []

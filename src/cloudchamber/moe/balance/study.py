@@ -62,7 +62,7 @@ class BalanceStudy(Study):
         return {
             "GreedyEPLB": GreedyEPLB,
             "GreedyEPLB-global": partial(GreedyEPLB, "global"),
-            "LPTHeap": partial(LPTHeap, "global"),
+            "LPTHeap": LPTHeap,
             "Zigzag": Zigzag,
             "LocalSearch": LocalSearch,
             "Incremental": Incremental,
