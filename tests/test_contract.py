@@ -96,9 +96,13 @@ class TestBuiltinPolicies:
     def test_used_policy_can_be_used_again(self, study, name):
         """What was learned in one trial must not change the next."""
         workload, policy = study.workloads()["smoke"], study.policies()[name]()
-        fresh = study.trial(study.policies()[name](), workload, 1).metrics
+        fresh = dict(study.trial(study.policies()[name](), workload, 1).metrics)
         study.trial(policy, workload, 0)
-        assert study.trial(policy, workload, 1).metrics == fresh
+        again = dict(study.trial(policy, workload, 1).metrics)
+        for metric in study.metrics:
+            if metric.is_timed:
+                del fresh[metric.name], again[metric.name]
+        assert again == fresh
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
