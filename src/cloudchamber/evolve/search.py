@@ -24,6 +24,7 @@ from cloudchamber.core.source import verbs_of
 from cloudchamber.core.study import Study
 from cloudchamber.jail.files import source_of
 from cloudchamber.jail.levels import best_level, contract_of
+from cloudchamber.jail.limits import Limits
 
 from . import code
 from .archive import ARCHIVES, Archive, Bandit
@@ -53,6 +54,8 @@ class Settings:
         The user's own trace instead.
     params : mapping of str to str
         ``--set`` of the trace or the workloads.
+    siblings : bool
+        Whether parts of the study's other policies may be spliced in. Without, what is found was not there before.
     proposers : tuple of str
     archive : {"mixed", "pareto", "top", "starts"}
     trials : tuple of int
@@ -69,6 +72,7 @@ class Settings:
     workloads: tuple[str, ...] = ()
     trace: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
+    siblings: bool = True
     proposers: tuple[str, ...] = ("tune", "mutate", "splice")
     archive: str = "mixed"
     trials: tuple[int, int, int] = (6, 6, 24)
@@ -165,7 +169,7 @@ class Search:
         for proposer in self.proposers.values():
             if hasattr(proposer, "bind"):
                 proposer.bind(self)
-        self.donors = _siblings(self.study)
+        self.donors = _siblings(self.study) if settings.siblings else ()
         self.archive: Archive = ARCHIVES[settings.archive]()
         self.bandit = Bandit(tuple(self.proposers))
         self.starts: tuple[Scored, ...] = ()
@@ -193,9 +197,22 @@ class Search:
         sources = _starting(self.study, self.settings.start)
         for name, source in sources.items():
             self._tell(None, Scored(self._next_candidate, source, note=name))
+        slowest_s = 0.0
         for candidate in self.store.candidates("status = 'told'"):
-            self._absorb(*self._evaluate(candidate))
+            before_s = time.monotonic()
+            candidate, trials = self._evaluate(candidate)
+            slowest_s = max(slowest_s, (time.monotonic() - before_s) / max(1, len(trials)))
+            self._absorb(candidate, trials)
+        self.store["cpu_s"] = float(max(2, math.ceil(5 * slowest_s)))
+        self._limit()
         self._check_starts()
+
+    def _limit(self) -> None:
+        """No trial of a candidate may take five times the slowest starting policy's: what never ends is found out soon."""
+        cpu_s = self.store["cpu_s"]
+        if cpu_s is not None:
+            limits = Limits(cpu_s=cpu_s, call_s=max(10.0, 3 * cpu_s))
+            self.evaluator = Evaluator(replace(self.evaluator.opener, limits=limits), self.splits)
 
     def _check_starts(self) -> None:
         if not self.archive.members:
@@ -204,6 +221,7 @@ class Search:
 
     def _replay(self) -> None:
         """Take in what an earlier sitting left: scored candidates in the order they were told, then those told and not scored yet."""
+        self._limit()
         self._abandoned = [number for number, _, _, until in self.store.open_tasks() if until is None]
         for candidate in self.store.candidates("status != 'told'"):
             self._take_in(candidate, self.store.trials(candidate.number))
@@ -386,6 +404,8 @@ class Search:
             self.store.score(candidate, self.verifier, trials)
             self.store.event(candidate.status, f"candidate {candidate.number}: {candidate.reason or f'score {candidate.score}'}"[:300])
             self.store["wall_s"] = self.wall_s
+            if self._best is not None:
+                self.store["best"] = self._best.number
         return candidate
 
     def _take_in(self, candidate: Scored, trials: list[Trial]) -> Scored:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .. import code
@@ -94,6 +94,19 @@ def _targets(node: ast.stmt) -> set[str]:
     return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
 
 
+def _remembered(rule: Callable[[ast.AST], set[str]]) -> Callable[[ast.AST], set[str]]:
+    """Keep what a rule found with the node it was asked about: a proposal asks about the same function for every place in it."""
+
+    def asked(node: ast.AST) -> set[str]:
+        known = node.__dict__.get(rule.__name__)
+        if known is None:
+            known = node.__dict__[rule.__name__] = rule(node)
+        return known  # type: ignore[no-any-return]
+
+    return asked
+
+
+@_remembered
 def _containers(function: ast.AST) -> set[str]:
     """Expressions that are indexed, iterated, unpacked, measured, or made as lists somewhere in a function, as text."""
     found: set[str] = set()
@@ -119,6 +132,7 @@ def _containers(function: ast.AST) -> set[str]:
     return found
 
 
+@_remembered
 def _indices(function: ast.AST) -> set[str]:
     """Names that index something."""
     return {
