@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -274,15 +274,18 @@ def _namespace_command(level: Level, stage: Stage, control: int) -> tuple[list[s
     return [*bubble(bwrap, binds, tmp=256 << 20), "--chdir", "/tmp", *_boot(["/chamber", "/site"], control)], setup
 
 
-def bubble(bwrap: str, binds: list[tuple[str, str, bool]], tmp: int) -> list[str]:
+def bubble(
+    bwrap: str, binds: list[tuple[str, str, bool]], tmp: int, links: Sequence[str] = ("/lib", "/lib64"), devices: Sequence[str] = ()
+) -> list[str]:
     """The start of a command line: new namespaces, nobody in them, and only what is bound; ``/tmp`` of that many bytes."""
     prologue: list[str] = []
     if os.geteuid() == 0:  # root inside would be root outside: become nobody first, after showing nobody what lies in private homes
         prologue, binds = _as_nobody(binds)
     command = [*prologue, bwrap, "--unshare-all", "--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "chamber"]
-    command += ["--as-pid-1", "--new-session", "--proc", "/proc", "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null"]
-    command += ["--size", str(tmp), "--tmpfs", "/tmp"]
-    for link in ("/lib", "/lib64"):
+    command += ["--as-pid-1", "--new-session", "--proc", "/proc", "--dir", "/dev", "--size", str(tmp), "--tmpfs", "/tmp"]
+    for device in ("null", *devices):
+        command += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    for link in links:
         if Path(link).is_symlink():
             command += ["--symlink", str(Path(link).readlink()), link]
     for outer, inner, is_writable in binds:
