@@ -128,9 +128,9 @@ class Zygote:
             self._fail(first.error if first is not None else f"nothing within {START_S:.0f} s")
 
     def _fail(self, why: str) -> NoReturn:
-        self.close()
         self._errors.seek(0)
         said = self._errors.read()[-1500:].decode(errors="replace").strip()
+        self.close()
         raise JailUnavailable(
             f"the jail's zygote does not start: {why}{f' ({said})' if said else ''}. `chamber jail check` says which walls stand here."
         )
@@ -228,6 +228,7 @@ class Zygote:
         """End it and all its children."""
         atexit.unregister(self.close)
         self._control.close()
+        self._errors.close()
         try:
             self._process.wait(2)
         except subprocess.TimeoutExpired:
