@@ -95,6 +95,7 @@ class Zygote:
         self._children: dict[int, Child] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
+        self._said = ""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.is_warm = False
         command, setup = (_namespace_command if level == "namespace" else _plain_command)(level, stage, theirs.fileno())
@@ -128,11 +129,9 @@ class Zygote:
             self._fail(first.error if first is not None else f"nothing within {START_S:.0f} s")
 
     def _fail(self, why: str) -> NoReturn:
-        self._errors.seek(0)
-        said = self._errors.read()[-1500:].decode(errors="replace").strip()
         self.close()
         raise JailUnavailable(
-            f"the jail's zygote does not start: {why}{f' ({said})' if said else ''}. `chamber jail check` says which walls stand here."
+            f"the jail's zygote does not start: {why}{f' ({self._said})' if self._said else ''}. `chamber jail check` says which walls stand here."
         )
 
     def spawn(self, limits: Limits) -> Child:
@@ -228,12 +227,15 @@ class Zygote:
         """End it and all its children."""
         atexit.unregister(self.close)
         self._control.close()
-        self._errors.close()
         try:
             self._process.wait(2)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if not self._errors.closed:
+            self._errors.seek(0)
+            self._said = self._errors.read()[-1500:].decode(errors="replace").strip()
+            self._errors.close()
 
 
 def _boot(paths: list[str], control: int) -> list[str]:
