@@ -1,0 +1,16 @@
+# expect: harmless
+"""Closes its standard streams."""
+import os
+
+from tests.jail.play import Guess
+
+
+
+class Hostile:
+    def reset(self, rng):
+        pass
+
+    def guess(self, clue):
+        os.close(1)
+        os.close(2)
+        return Guess(0.0, text="stopped: nobody minds")
