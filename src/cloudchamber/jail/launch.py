@@ -56,13 +56,18 @@ class Child:
         self.ended: News | None = None
 
     def end(self, wait_s: float = 10.0) -> News | None:
-        """Kill it, and return how it had ended if that is known within the time."""
-        if self.ended is None:
-            with contextlib.suppress(JailUnavailable):
-                self._zygote.order(Order("kill", self._number))
-                self._zygote.listen(wait_s, until=self)
+        """Kill it, and return how it had ended if that is known within the time.
+
+        Raises
+        ------
+        JailUnavailable
+            If it was the zygote that ended, or never made it.
+        """
         self.channel.close()
         self.output.close()
+        if self.ended is None:
+            self._zygote.order(Order("kill", self._number))
+            self._zygote.listen(wait_s, until=self)
         return self.ended
 
     def release(self) -> None:
@@ -342,7 +347,10 @@ def zygote(level: Level, stage: Stage) -> Zygote:
     """The process's zygote for a level and Protocol, started at first use and again if it died."""
     with _starting:
         found = _pool.get((level, stage))
-        if found is None or not found.is_alive:
+        if found is not None and not found.is_alive:
+            found.close()
+            found = None
+        if found is None:
             found = _pool[level, stage] = Zygote(level, stage)
         return found
 

@@ -204,7 +204,13 @@ class Session:
             raise self._fault("flood", f"it printed more than {self._limits.output} bytes")
 
     def _fault(self, kind: str, words: str, traceback: str = "") -> CandidateError:
-        """End the child; the error that this and every later call raises."""
+        """End the child; the error that this and every later call raises.
+
+        Raises
+        ------
+        JailUnavailable
+            If it died because its zygote did.
+        """
         while kind != "flood":  # what it printed last
             before = self._printed_bytes
             try:
@@ -213,7 +219,12 @@ class Session:
                 break
             if self._printed_bytes == before:
                 break
-        ended = self._child.end()
+        ended = None
+        try:
+            ended = self._child.end()
+        except JailUnavailable:  # with the zygote every child dies: that says nothing about the candidate
+            if kind == "died":
+                raise
         if kind == "died":
             kind, words = _cause_of_death(ended.status if ended is not None else 0, ended.cpu_s if ended is not None else 0.0, self._limits)
         feedback = cleaned(f"{traceback}\n{self._printed.decode(errors='replace')}".strip())[-RING:]

@@ -1,5 +1,5 @@
-# expect: harmless
-"""Closes its standard streams."""
+# expect: crash
+"""Closes its standard streams, twice."""
 import os
 
 from tests.jail.play import Guess
@@ -13,4 +13,4 @@ class Hostile:
     def guess(self, clue):
         os.close(1)
         os.close(2)
-        return Guess(0.0, text="stopped: nobody minds")
+        return Guess(0.0)

@@ -1,4 +1,4 @@
-# expect: harmless
+# expect: type
 """Answers a float that lies about itself."""
 import os
 
@@ -14,4 +14,4 @@ class Hostile:
         class Liar(float):
             def __lt__(self, other):
                 return True
-        return Guess(Liar(1.0), text="stopped: a plain number arrives")
+        return Guess(Liar(1.0))

@@ -1,4 +1,4 @@
-# expect: died
+# expect: died|harmless
 """Takes the questions away from its own server."""
 import os
 
@@ -13,4 +13,4 @@ class Hostile:
     def guess(self, clue):
         import fcntl
         fcntl.fcntl(3, fcntl.F_SETFL, os.O_NONBLOCK)
-        return Guess(1.0)
+        return Guess(1.0, text="stopped: only its own end")
