@@ -127,7 +127,9 @@ def test_changed_named_workload_says_so():
 def test_void_of_a_named_policy_exits_1(tmp_path):
     (tmp_path / "bad.py").write_text(GOOD.replace("return Decision", "return 1 or Decision"))
     done = chamber("study", "spot", "--policy", str(tmp_path / "bad.py"), "--workload", "smoke", "--seeds", "1")
-    assert done.returncode == 1 and "void 1/1" in done.stdout and "decide(): not a valid Decision: Expected `object`, got `int`" in done.stderr
+    assert (
+        done.returncode == 1 and "void 1/1" in done.stdout and "decide(): not a valid Decision: Expected `object`, got `int`" in done.stderr
+    )
 
 
 @pytest.mark.parametrize(

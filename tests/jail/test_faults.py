@@ -40,7 +40,10 @@ FAULTS = {  # name -> body, kind
     "closed channel": ("os.close(3)", "died"),
     "0-byte write": ("os.write(3, b'')\ntime.sleep(99)", "timeout"),
     "empty frame": (TICKET + "os.write(3, struct.pack('<IIB', 0, ticket, 0)); time.sleep(99)", "type"),
-    "nesting": (TICKET + "b = b'\\x91' * 10**6; os.write(3, struct.pack('<IIB', len(b), ticket, 0)); os.write(3, b); time.sleep(9)", "type"),
+    "nesting": (
+        TICKET + "b = b'\\x91' * 10**6; os.write(3, struct.pack('<IIB', len(b), ticket, 0)); os.write(3, b); time.sleep(9)",
+        "type",
+    ),
     "extra frame": (TICKET + "f = struct.pack('<IIB', 1, ticket, 0) + b'\\xc0'; os.write(3, f + f)", "protocol"),
     "wrong ticket": ("os.write(3, struct.pack('<IIB', 1, 7, 0) + b'\\xc0')", "protocol"),
     "late frame": (

@@ -110,10 +110,10 @@ def kernels(study: Study) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=256)
 def _imported(source: str) -> tuple[str, ...]:
-    """Modules that a source imports names from."""
+    """``module.name`` of whatever a source imports from a module."""
     try:
         nodes = ast.walk(ast.parse(source))
-        return tuple({node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)})
+        return tuple({f"{node.module}.{each.name}" for node in nodes if isinstance(node, ast.ImportFrom) for each in node.names})
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ()
 
@@ -121,7 +121,8 @@ def _imported(source: str) -> tuple[str, ...]:
 def _is_compiled(source: str, study: Study) -> bool:
     """Whether a source imports sibling policies that have compiled kernels."""
     home = type(study).__module__.rpartition(".")[0]
-    return bool(kernels(study)) and any(each.startswith(f"{home}.") for each in _imported(source))
+    siblings = (f"{home}.policies.", *(f"{home}.{name.partition('(')[0]}" for name in kernels(study)))
+    return bool(kernels(study)) and any(each.startswith(siblings) for each in _imported(source))
 
 
 def _drive(study: Study, policy: Any) -> None:

@@ -136,7 +136,8 @@ class Zygote:
     def _fail(self, why: str) -> NoReturn:
         self.close()
         raise JailUnavailable(
-            f"the jail's zygote does not start: {why}{f' ({self._said})' if self._said else ''}. `chamber jail check` says which walls stand here."
+            f"the jail's zygote does not start: {why}{f' ({self._said})' if self._said else ''}. "
+            "`chamber jail check` says which walls stand here."
         )
 
     def spawn(self, limits: Limits) -> Child:
