@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -7,6 +10,15 @@ from cloudchamber.core import datasets
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60, derandomize=True)
 settings.load_profile("default")
+
+
+def pytest_runtest_setup(item):
+    """Tests of walls need bubblewrap: where it is missing they are skipped by name, or fail where a jail is required."""
+    if item.get_closest_marker("jail") is None or shutil.which("bwrap") is not None:
+        return
+    if os.environ.get("CHAMBER_REQUIRE_JAIL") == "1":
+        pytest.fail("bubblewrap is not installed, and CHAMBER_REQUIRE_JAIL=1 allows no jail test to be skipped: apt install bubblewrap")
+    pytest.skip("bubblewrap is not installed: apt install bubblewrap")
 
 
 @pytest.fixture(scope="session")

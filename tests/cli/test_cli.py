@@ -65,6 +65,7 @@ def test_json_is_one_object_per_line_and_nothing_else():
         "ratio",
         "void",
         "generated",
+        "jail",
         "evidence",
     ]
     assert all(list(row) == keys for row in rows)
@@ -108,11 +109,14 @@ def test_own_trace_and_own_policy(tmp_path):
         "2",
         "--jobs",
         "1",
+        "--jail",
+        "none",
         "--json",
     )
     assert done.returncode == 0, done.stderr
     assert {json.loads(line)["workload"] for line in done.stdout.splitlines()} == {"mytrace"}
-    assert "runs in this process" in done.stderr
+    assert {json.loads(line)["jail"] for line in done.stdout.splitlines()} == {"none", None}
+    assert "the policy runs in this process with all your rights" in done.stderr and "ran without a jail" in done.stderr
 
 
 def test_changed_named_workload_says_so():
@@ -123,7 +127,9 @@ def test_changed_named_workload_says_so():
 def test_void_of_a_named_policy_exits_1(tmp_path):
     (tmp_path / "bad.py").write_text(GOOD.replace("return Decision", "return 1 or Decision"))
     done = chamber("study", "spot", "--policy", str(tmp_path / "bad.py"), "--workload", "smoke", "--seeds", "1")
-    assert done.returncode == 1 and "void 1/1" in done.stdout and "must return a Decision, got int" in done.stderr
+    assert (
+        done.returncode == 1 and "void 1/1" in done.stdout and "decide(): not a valid Decision: Expected `object`, got `int`" in done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,14 +188,16 @@ def test_what_policies_print_never_reaches_the_rows(tmp_path, jobs):
         "def reset(self, spec, rng): pass", "def reset(self, spec, rng): print('hi'); os.write(1, b'raw')"
     )
     (tmp_path / "loud.py").write_text(loud)
-    done = process("study", "spot", "--policy", str(tmp_path / "loud.py"), "--workload", "smoke", "--json", "--jobs", jobs)
-    assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["policy"] for line in done.stdout.splitlines()] == ["loud.py"] * 2
-    assert "raw" in done.stderr
+    command = ("study", "spot", "--policy", str(tmp_path / "loud.py"), "--workload", "smoke", "--json", "--jobs", jobs, "--jail")
+    for level in ("auto", "none"):
+        done = process(*command, level)
+        assert done.returncode == 0, done.stderr
+        assert [json.loads(line)["policy"] for line in done.stdout.splitlines()] == ["loud.py"] * 2
+        assert ("raw" in done.stderr) == (level == "none")  # a jailed one is heard only when it fails
 
 
 def test_policy_that_exits_is_void_not_success(tmp_path):
-    (tmp_path / "quits.py").write_text(GOOD.replace("return Decision", "return exit(0) or Decision"))
+    (tmp_path / "quits.py").write_text(GOOD.replace("return Decision", "return __import__('sys').exit(0) or Decision"))
     done = chamber("study", "spot", "--policy", str(tmp_path / "quits.py"), "--workload", "smoke", "--jobs", "1")
     assert done.returncode == 1 and "SystemExit in " in done.stdout
 

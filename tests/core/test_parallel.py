@@ -97,20 +97,21 @@ def test_unknown_names_are_key_errors_too():
 class TestPolicyFiles:
     def load(self, tmp_path, text, name=""):
         (tmp_path / "mine.py").write_text(text)
-        return load_policy(load_study("spot"), f"{tmp_path / 'mine.py'}{name}")
+        return load_policy(load_study("spot"), f"{tmp_path / 'mine.py'}{name}", "none")
 
     def test_runs_like_a_built_in_also_in_other_processes(self, tmp_path):
-        with pytest.warns(UserWarning, match="no jail yet"):
+        with pytest.warns(UserWarning, match="level 'none': the policy runs in this process with all your rights"):
             self.load(tmp_path, MINE)
         path = str(tmp_path / "mine.py")
         with pytest.warns(UserWarning):
-            results = study("spot", [path, "OnDemandOnly"], ["smoke"], 2, n_jobs=2)
+            results = study("spot", [path, "OnDemandOnly"], ["smoke"], 2, n_jobs=2, jail="none")
         mine, builtin = (results.of("smoke", name) for name in results.policies)
         assert [t.outcome.metrics["cost_usd"] for t in mine] == [t.outcome.metrics["cost_usd"] for t in builtin]
+        assert {t.jail for t in mine} == {"none"} and {t.jail for t in builtin} == {None}
 
     def test_unnamed_class_is_the_one_with_the_verbs(self, tmp_path):
         with pytest.warns(UserWarning):
-            assert type(self.load(tmp_path, "class Other: pass\n" + MINE)()).__name__ == "Mine"
+            self.load(tmp_path, "class Other: pass\n" + MINE).check()
 
     @pytest.mark.parametrize(
         ("text", "name", "message"),
@@ -129,5 +130,5 @@ class TestPolicyFiles:
         ],
     )
     def test_unusable_files_are_refused(self, tmp_path, text, name, message):
-        with pytest.raises(InputError, match=message):
-            self.load(tmp_path, text, name)
+        with pytest.warns(UserWarning), pytest.raises(InputError, match=message):
+            self.load(tmp_path, text, name).check()

@@ -1,4 +1,4 @@
-"""The command line ``chamber``: study, claims, data, and what the modules bring under run and serve."""
+"""The command line ``chamber``: study, claims, data, jail, and what the modules bring under run and serve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from . import claims, data, listing, studying
+from . import claims, data, jailing, listing, studying
 
 VERBS = {"run": "Run a policy on the real thing.", "serve": "Serve a module over the network."}
 
@@ -27,6 +27,10 @@ def build(arguments: list[str]) -> typer.Typer:
     app.command("list")(listing.list_)
     app.command("claims")(claims.claims)
     app.command("data")(data.data)
+    jail = typer.Typer(help="The walls around policies you do not trust.", no_args_is_help=True, rich_markup_mode=None)
+    jail.callback()(lambda: None)
+    jail.command("check")(jailing.check)
+    app.add_typer(jail, name="jail")
     for verb, text in VERBS.items():
         app.add_typer(_group(verb, text, is_used=verb in arguments[:1]), name=verb)
     return app

@@ -28,6 +28,7 @@ def study(
     seeds: Annotated[int | None, typer.Option(min=1, help="Trials per workload. Default: the workload's own number.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes; -1 uses every core. Results do not depend on it.")] = -1,
     backend: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
+    jail: Annotated[str, typer.Option(help="Walls around policy files: auto, namespace, landlock, subprocess, none.")] = "auto",
     report: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per trial on standard output, and nothing else.")] = False,
 ) -> None:
@@ -35,13 +36,23 @@ def study(
     from cloudchamber.core import parallel
     from cloudchamber.core.registry import load_study
     from cloudchamber.core.report import check_place
+    from cloudchamber.core.study import settings_of
 
     out = _own_stdout() if json else None
     subject = load_study(name)
     if report is not None:
         check_place(report)  # before the run, not after
-    chosen = _workloads(subject, workload or [], trace or [], _parsed(settings or []))
-    results = parallel.study(subject, policy, chosen, seeds, n_jobs=jobs, backend=backend, progress=True)  # type: ignore[arg-type]
+    chosen = _workloads(subject, workload or [], trace or [], settings_of(settings or []))
+    results = parallel.study(
+        subject,
+        policy,
+        chosen,
+        seeds,
+        n_jobs=jobs,
+        backend=backend,  # type: ignore[arg-type]
+        jail=jail,
+        progress=True,
+    )
     results = replace(results, command=("chamber", *sys.argv[1:]))
     for note in results.notes:
         typer.echo(f"chamber: note: {note}", err=True)
@@ -77,18 +88,6 @@ def _own_stdout() -> TextIO:
         rows = contextlib.nullcontext(sys.stdout)  # type: ignore[assignment]
     sys.stdout = sys.stderr
     return rows
-
-
-def _parsed(settings: list[str]) -> dict[str, str]:
-    from cloudchamber.core.errors import InputError
-
-    found = {}
-    for each in settings:
-        key, equals, value = each.partition("=")
-        if not (key and equals):
-            raise InputError(f"--set takes KEY=VALUE, got {each!r}.")
-        found[key.strip()] = value.strip()
-    return found
 
 
 def _workloads(subject: Study, names: list[str], traces: list[Path], params: dict[str, str]) -> list[Workload] | None:

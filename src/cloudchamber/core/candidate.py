@@ -37,7 +37,8 @@ def ask(verb: Callable[..., Any], *args: Any) -> Any:
     Raises
     ------
     CandidateError
-        For anything it raises but :class:`JailUnavailable`, the host's fault; ``sys.exit`` too, which would otherwise end the study as if all were well.
+        For anything it raises but :class:`JailUnavailable`, the host's fault; ``sys.exit`` too, which would otherwise end the study as
+        if all were well.
     """
     try:
         return verb(*args)

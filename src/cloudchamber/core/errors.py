@@ -36,8 +36,8 @@ class CandidateError(ChamberError, RuntimeError):
     Parameters
     ----------
     message : str
-    kind : {"crash", "type", "protocol", "timeout", "memory", "died", "flood"}
-        What sort of failure.
+    kind : {"crash", "type", "input", "protocol", "timeout", "memory", "died", "flood"}
+        What sort of failure; ``input``: its source holds no policy of that name.
     feedback : str
         What the candidate itself wrote, cut and cleaned: untrusted text.
     """

@@ -100,7 +100,8 @@ def _from_wire(kind: type, value: Any) -> Any:
         array = np.frombuffer(data, dtype=np.dtype(dtype))
         if math.prod(shape) != array.size:
             raise ValueError(f"an array of shape {shape} does not have {array.size} items")
-        array = array.reshape(shape)
+        _check_bits(array)
+        array = array.reshape(shape).astype(array.dtype.newbyteorder("="), copy=False)
         array.flags.writeable = False
         return array
     if kind is np.random.Generator:
@@ -116,6 +117,16 @@ def _from_wire(kind: type, value: Any) -> Any:
         bits.state = state
         return np.random.Generator(bits)
     raise NotImplementedError(f"cannot decode {kind!r}")
+
+
+def _check_bits(array: np.ndarray) -> None:
+    """Refuse bytes that are no value of the dtype: a "true" of 255 counts as 255 in a sum, and some text cannot be read."""
+    if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
+        raise ValueError("an array of booleans holds bytes that are neither 0 nor 1")
+    if array.dtype.kind == "U" and array.size:
+        codes = array.view(array.dtype.byteorder + "u4" if array.dtype.byteorder in "<>" else "u4")
+        if codes.max() > 0x10FFFF or ((codes >= 0xD800) & (codes <= 0xDFFF)).any():
+            raise ValueError("an array of text holds what is no character")
 
 
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f(2|4|8|16)|c(8|16|32)|[SU][1-9][0-9]{0,4})")
@@ -148,7 +159,7 @@ def decode(data: bytes, kind: type[T]) -> T:
     """
     try:
         return _decoder(kind).decode(data)  # type: ignore[arg-type, no-any-return]
-    except (msgspec.ValidationError, msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
         raise InputError(f"not a valid {getattr(kind, '__name__', kind)}: {error}") from None
 
 

@@ -95,7 +95,7 @@ def study(
         (trial for workload, seed in tasks for trial in done[workload.name, seed]),
         key=lambda trial: (next(i for i, w in enumerate(chosen) if w.name == trial.workload), order[trial.policy], trial.seed),
     )
-    notes += tuple(dict.fromkeys(make.note for make in makers.values() if getattr(make, "note", "")))
+    notes += tuple(dict.fromkeys(filter(None, (getattr(make, "note", "") for make in makers.values()))))
     seers = frozenset(label for label, make in makers.items() if _sees(make))
     return Results(subject, tuple(trials), {workload.name: workload for workload in chosen}, seers, notes=notes)
 

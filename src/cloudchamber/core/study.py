@@ -151,6 +151,25 @@ class Study(ABC):
         return ()
 
 
+def settings_of(words: Iterable[str]) -> dict[str, str]:
+    """The parameters in ``--set KEY=VALUE`` words.
+
+    Raises
+    ------
+    InputError
+        Naming the word that is no such pair.
+    """
+    from .errors import InputError
+
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise InputError(f"--set takes KEY=VALUE, got {word!r}.")
+        found[key.strip()] = value.strip()
+    return found
+
+
 def rng_of(study: str, workload: str, seed: int) -> np.random.Generator:
     """The generator of one trial, the same for every policy, on any worker."""
     words = np.frombuffer(f"{study}/{workload}".encode().ljust(-(-len(f"{study}/{workload}".encode()) // 4) * 4), dtype="<u4")

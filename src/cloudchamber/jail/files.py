@@ -73,7 +73,8 @@ class JailedPolicy:
             with self() as _:
                 pass
         except CandidateError as error:
-            raise InputError(f"{error}{f' ({error.feedback})' if error.kind not in ('crash', 'type') else ''}") from error
+            feedback = f" ({error.feedback})" if error.feedback and error.kind not in ("crash", "type", "input") else ""
+            raise InputError(f"{error}{feedback}") from error
 
     @property
     def note(self) -> str:
@@ -95,27 +96,33 @@ def source_of(maker: Callable[[], Any]) -> tuple[str, str, str] | None:
     return Path(file).read_text(encoding="utf-8"), repr(policy), Path(file).name
 
 
-@functools.cache
+_kernels: dict[tuple[type, str], dict[str, str]] = {}  # by class and name: in a worker every task brings its own copy of the study
+
+
 def kernels(study: Study) -> dict[str, str]:
     """Built-in policies with compiled kernels: expression and source."""
-    found = {}
-    for maker in study.policies().values():
-        known = source_of(maker)
-        if known is not None and "jit" in known[0]:
-            found[known[1]] = known[0]
-    return found
+    key = type(study), study.name
+    if key not in _kernels:
+        known = [found for maker in study.policies().values() if (found := source_of(maker)) is not None]
+        _kernels[key] = {name: source for source, name, _ in known if "jit" in source}
+    return _kernels[key]
+
+
+@functools.lru_cache(maxsize=256)
+def _imported(source: str) -> tuple[str, ...]:
+    """``module.name`` of whatever a source imports from a module."""
+    try:
+        nodes = ast.walk(ast.parse(source))
+        return tuple({f"{node.module}.{each.name}" for node in nodes if isinstance(node, ast.ImportFrom) for each in node.names})
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
 
 
 def _is_compiled(source: str, study: Study) -> bool:
     """Whether a source imports sibling policies that have compiled kernels."""
-    if not kernels(study):
-        return False
-    try:
-        nodes = ast.walk(ast.parse(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
     home = type(study).__module__.rpartition(".")[0]
-    return any(isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{home}.") for node in nodes)
+    siblings = (f"{home}.policies.", *(f"{home}.{name.partition('(')[0]}" for name in kernels(study)))
+    return bool(kernels(study)) and any(each.startswith(siblings) for each in _imported(source))
 
 
 def _drive(study: Study, policy: Any) -> None:

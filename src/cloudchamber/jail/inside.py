@@ -7,6 +7,7 @@ The zygote never runs a candidate's code. It takes orders on one socket: ``spawn
 from __future__ import annotations
 
 import array
+import contextlib
 import gc
 import os
 import select
@@ -39,7 +40,6 @@ class Setup(msgspec.Struct, frozen=True):
     libraries: tuple[str, ...]
     modules: tuple[str, ...]
     walls: Walls
-    hidden: tuple[str, ...] = ()
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -108,7 +108,7 @@ class Zygote:
                     self._reap(fd)
                 elif not self._obey():
                     for pid in self._pids.values():
-                        os.kill(pid, signal.SIGKILL)
+                        _kill(pid)
                     return
 
     def _obey(self) -> bool:
@@ -121,7 +121,7 @@ class Zygote:
             fds.frombytes(payload)
         if order.kind == "kill":
             if order.child in self._pids:
-                os.kill(self._pids[order.child], signal.SIGKILL)
+                _kill(self._pids[order.child])
         elif order.kind == "warm":  # the package's own policies only: what they compile here, every child inherits
             serve(fds[0], self._contract)
             for fd in fds:
@@ -153,21 +153,24 @@ class Zygote:
                 _child(self._setup, self._contract, order.limits, fds)
             return pid
         reader, writer = os.pipe()  # a process that enters a pid namespace is not in it, its children are: so two forks
-        middle = os.fork()
-        if middle == 0:
-            try:
-                building.new_namespaces()
-                pid = os.fork()
-                if pid == 0:
-                    _child(self._setup, self._contract, order.limits, fds)
-                os.write(writer, b"%d" % pid)
-            except BaseException as error:
-                os.write(writer, f"{error}".encode()[:400])
-            os._exit(0)
-        os.close(writer)
-        os.waitpid(middle, 0)
-        told = os.read(reader, 512).decode()
-        os.close(reader)
+        try:
+            middle = os.fork()
+            if middle == 0:
+                try:
+                    building.new_namespaces()
+                    pid = os.fork()
+                    if pid == 0:
+                        _child(self._setup, self._contract, order.limits, fds)
+                    os.write(writer, b"%d" % pid)
+                except BaseException as error:
+                    os.write(writer, f"{error}".encode()[:400])
+                os._exit(0)
+            os.waitpid(middle, 0)
+            os.write(writer, b" ")  # so that there is something to read even if it was killed
+            told = os.read(reader, 512).decode(errors="replace").strip()
+        finally:
+            os.close(reader)
+            os.close(writer)
         if not told.isdigit():
             raise OSError(told or "the child could not be made")
         return int(told)
@@ -180,6 +183,13 @@ class Zygote:
         _tell(self._control, News("ended", child, pid, status, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024))
 
 
+def _kill(pid: int) -> None:
+    """Kill a child, and what it may have started where no wall keeps it from that."""
+    with contextlib.suppress(ProcessLookupError):  # it has no group of its own yet
+        os.killpg(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+
+
 def _child(setup: Setup, contract: Contract, limits: Limits, fds: array.array[int]) -> None:
     """Wall oneself in, then serve. Never returns."""
     try:
@@ -190,13 +200,17 @@ def _child(setup: Setup, contract: Contract, limits: Limits, fds: array.array[in
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.dup2(channel, CONTROL)  # takes the zygote's own socket away from the child
-        os.closerange(4, 4096)
+        os.closerange(4, 1 << 30)
         os.setsid()
         if not walls.namespaces:
             building.die_with_parent()  # within namespaces the zygote is pid 1, and nothing outlives it
-        building.limit(limits.cpu_s, limits.memory, limits.tmp)
+        if walls.limits:
+            building.limit(limits.cpu_s, limits.memory, limits.tmp)
         if walls.namespaces:
-            building.fresh_mounts(limits.tmp, setup.hidden)
+            building.fresh_mounts(limits.tmp, walls.hidden)
+        if "numpy" in sys.modules:  # the generators of the zygote must not be those of all its children; `random` sees to itself
+            sys.modules["numpy"].random.seed()
+        if walls.capabilities:
             building.drop_capabilities()
         if walls.landlock:
             building.landlock(walls.readable, walls.writable)
@@ -204,8 +218,8 @@ def _child(setup: Setup, contract: Contract, limits: Limits, fds: array.array[in
             building.seccomp(walls.seccomp)
         if walls.namespaces and "numba" in sys.modules:
             sys.modules["numba"].core.config.CACHE_DIR = "/tmp"
-        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: PTH123, SIM115
-        sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: PTH123, SIM115
+        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     except BaseException as error:
         os.write(CONTROL, frame(0, RAISED, encode(Raised("host", f"{type(error).__name__}: {error}"))))
         os._exit(70)
@@ -224,7 +238,7 @@ def serve(fd: int, contract: Contract) -> None:
         request = receive()
         if request is None:
             return
-        sequence, kind, body = request
+        ticket, kind, body = request
         try:
             if kind == LOAD:
                 load = msgspec.msgpack.decode(body, type=Load)
@@ -236,9 +250,9 @@ def serve(fd: int, contract: Contract) -> None:
                 answer = _encoded([ask(verb, *args) for args in contract.unpack(kind, body)])
             else:
                 answer = _encoded(ask(verbs[kind], *contract.unpack(kind, body)))
-            _write(fd, frame(sequence, OK, answer))
+            _write(fd, frame(ticket, OK, answer))
         except BaseException as error:
-            _write(fd, frame(sequence, RAISED, encode(_words(error))))
+            _write(fd, frame(ticket, RAISED, encode(_words(error))))
 
 
 def _encoded(result: Any) -> bytes:
@@ -275,11 +289,11 @@ class _Receiver:
         need = HEADER.size
         while True:
             if len(data) >= need:
-                length, sequence, kind = HEADER.unpack_from(data)
+                length, ticket, kind = HEADER.unpack_from(data)
                 need = HEADER.size + length
                 if len(data) >= need:
                     self._left = data[need:]
-                    return sequence, kind, data[HEADER.size : need]
+                    return ticket, kind, data[HEADER.size : need]
             more = os.read(self._fd, max(65536, need - len(data)))
             if not more:
                 return None

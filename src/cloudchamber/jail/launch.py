@@ -11,10 +11,10 @@ import select
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -55,14 +55,19 @@ class Child:
         self.pid: int | None = None  # as the zygote counts
         self.ended: News | None = None
 
-    def end(self, wait_s: float = 2.0) -> News | None:
-        """Kill it, and return how it had ended if that is known within the time."""
-        if self.ended is None:
-            with contextlib.suppress(JailUnavailable):
-                self._zygote.order(Order("kill", self._number))
-                self._zygote.listen(wait_s, until=self)
+    def end(self, wait_s: float = 10.0) -> News | None:
+        """Kill it, and return how it had ended if that is known within the time.
+
+        Raises
+        ------
+        JailUnavailable
+            If it was the zygote that ended, or never made it.
+        """
         self.channel.close()
         self.output.close()
+        if self.ended is None:
+            self._zygote.order(Order("kill", self._number))
+            self._zygote.listen(wait_s, until=self)
         return self.ended
 
     def release(self) -> None:
@@ -81,6 +86,8 @@ class Zygote:
     ----------
     level : {"namespace", "landlock", "subprocess"}
     stage : Stage
+    change : callable, optional
+        Takes walls away from every child, to find out which of them stops what.
 
     Raises
     ------
@@ -88,15 +95,18 @@ class Zygote:
         If it does not start.
     """
 
-    def __init__(self, level: Level, stage: Stage) -> None:
+    def __init__(self, level: Level, stage: Stage, change: Callable[[Walls], Walls] | None = None) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._children: dict[int, Child] = {}
         self._numbers = itertools.count(1)
-        self._failed: dict[int, str] = {}
-        self._errors = tempfile.TemporaryFile()
+        self._lock = threading.Lock()
+        self._said = ""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.is_warm = False
         command, setup = (_namespace_command if level == "namespace" else _plain_command)(level, stage, theirs.fileno())
-        environment = _ENVIRONMENT | {"NUMBA_CACHE_DIR": "/kernels" if level == "namespace" else str(stage.folder / "kernels")}
+        if change is not None:
+            setup = msgspec.structs.replace(setup, walls=change(setup.walls))
+        environment = _ENVIRONMENT | {"NUMBA_CACHE_DIR": "/kernels" if level == "namespace" else str(_kernels(stage, os.geteuid()))}
         try:
             self._process = subprocess.Popen(
                 command,
@@ -125,10 +135,9 @@ class Zygote:
 
     def _fail(self, why: str) -> NoReturn:
         self.close()
-        self._errors.seek(0)
-        said = self._errors.read()[-1500:].decode(errors="replace").strip()
         raise JailUnavailable(
-            f"the jail's zygote does not start: {why}{f' ({said})' if said else ''}. `chamber jail check` says which walls stand here."
+            f"the jail's zygote does not start: {why}{f' ({self._said})' if self._said else ''}. "
+            "`chamber jail check` says which walls stand here."
         )
 
     def spawn(self, limits: Limits) -> Child:
@@ -149,17 +158,17 @@ class Zygote:
     def _ask(self, kind: str, limits: Limits | None) -> Child:
         number = next(self._numbers)
         pairs = socket.socketpair(), socket.socketpair()
+        child = Child(self, number, pairs[0][0], pairs[1][0])
+        if kind == "spawn":
+            self._children[number] = child
         try:
             rights = array.array("i", [pair[1].fileno() for pair in pairs])
             self.order(Order(kind, number, limits), [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         finally:
             for pair in pairs:
                 pair[1].close()
-        child = Child(self, number, pairs[0][0], pairs[1][0])
         child.channel.setblocking(False)
         child.output.setblocking(False)
-        if kind == "spawn":
-            self._children[number] = child
         return child
 
     def order(self, order: Order, ancillary: list[tuple[int, int, array.array[int]]] | None = None) -> None:
@@ -178,29 +187,32 @@ class Zygote:
             If the zygote is gone, or could not make the child.
         """
         deadline = time.monotonic() + wait_s
-        while True:
-            if until is not None and until.ended is not None:
-                return
-            news = self._news(max(0.0, deadline - time.monotonic()))
-            if news is None:
-                return
-            child = self._children.get(news.child)
-            if child is None:
-                continue
-            if news.kind == "started":
-                child.pid = news.pid
-            else:
-                del self._children[news.child]
-                child.ended = news
+        while until is None or until.ended is None:
+            with self._lock:  # several threads may wait, each for its own child: whoever listens takes in the news of all
+                if until is not None and until.ended is not None:
+                    return
+                news = self._news(max(0.0, deadline - time.monotonic()))
+                if news is None:
+                    return
+                child = self._children.get(news.child)
+                if child is None:
+                    continue
+                if news.kind == "started":
+                    child.pid = news.pid
+                else:
+                    del self._children[news.child]
+                    child.ended = news
             if news.kind == "failed" and child is until:
                 raise JailUnavailable(f"the host could not make a jailed process: {news.error}.")
 
     def _news(self, wait_s: float) -> News | None:
-        if not select.select([self._control], [], [], wait_s)[0]:
-            return None
+        poll = select.poll()  # select() would refuse descriptors above 1023
         try:
+            poll.register(self._control, select.POLLIN)
+            if not poll.poll(wait_s * 1000):
+                return None
             data = self._control.recv(1 << 16)
-        except OSError:
+        except (OSError, ValueError):
             data = b""
         if not data:
             self.close()
@@ -212,6 +224,11 @@ class Zygote:
         """Whether it can still be asked."""
         return self._control.fileno() >= 0 and self._process.poll() is None
 
+    def forget(self) -> None:
+        """Let go of it, in a process that was forked from its owner."""
+        atexit.unregister(self.close)
+        self._control.close()
+
     def close(self) -> None:
         """End it and all its children."""
         atexit.unregister(self.close)
@@ -221,6 +238,10 @@ class Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if not self._errors.closed:
+            self._errors.seek(0)
+            self._said = self._errors.read()[-1500:].decode(errors="replace").strip()
+            self._errors.close()
 
 
 def _boot(paths: list[str], control: int) -> list[str]:
@@ -233,7 +254,13 @@ def _plain_command(level: Level, stage: Stage, control: int) -> tuple[list[str],
         raise JailUnavailable("this kernel has no landlock; install bubblewrap for the level 'namespace', or name a weaker level.")
     library = str(stage.folder / "lib")
     readable = (*system_places(), library, *map(str, stage.places), "/dev/null", "/dev/urandom")
-    walls = Walls(namespaces=False, landlock=is_landlock, seccomp=filters.program() if is_landlock else b"", readable=readable)
+    walls = Walls(
+        namespaces=False,
+        capabilities=is_landlock,
+        landlock=is_landlock,
+        seccomp=filters.program() if is_landlock else b"",
+        readable=readable,
+    )
     paths = [library, *dict.fromkeys(str(place.parent) for place in stage.places)]
     return _boot(paths, control), Setup(stage.protocol, stage.libraries, stage.modules, walls)
 
@@ -245,30 +272,43 @@ def _namespace_command(level: Level, stage: Stage, control: int) -> tuple[list[s
     binds = list(_binds(stage))
     system = [inner for _, inner, _ in binds if inner not in ("/kernels",) and not inner.startswith("/site/")]
     readable = (*system, "/lib", "/lib64", "/site", "/dev/null")
-    walls = Walls(landlock=landlock_version() > 0, seccomp=filters.program(), readable=readable, writable=("/tmp",))
-    setup = Setup(stage.protocol, stage.libraries, stage.modules, walls, hidden=("/proc", "/kernels"))
+    walls = Walls(
+        hidden=("/proc", "/kernels"),
+        landlock=landlock_version() > 0,
+        seccomp=filters.program(),
+        readable=readable,
+        writable=("/tmp",),
+    )
+    setup = Setup(stage.protocol, stage.libraries, stage.modules, walls)
+    return [*bubble(bwrap, binds, tmp=256 << 20), "--chdir", "/tmp", *_boot(["/chamber", "/site"], control)], setup
+
+
+def bubble(
+    bwrap: str, binds: list[tuple[str, str, bool]], tmp: int, links: Sequence[str] = ("/lib", "/lib64"), devices: Sequence[str] = ()
+) -> list[str]:
+    """The start of a command line: new namespaces, nobody in them, and only what is bound; ``/tmp`` of that many bytes."""
     prologue: list[str] = []
     if os.geteuid() == 0:  # root inside would be root outside: become nobody first, after showing nobody what lies in private homes
         prologue, binds = _as_nobody(binds)
-    command = [
-        *prologue,
-        bwrap,
-        "--unshare-all",
-        "--unshare-user",
-        "--uid",
-        str(NOBODY),
-        "--gid",
-        str(NOBODY),
-        "--as-pid-1",
-        "--new-session",
-    ]
-    command += ["--size", str(256 << 20), "--tmpfs", "/tmp", "--proc", "/proc", "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null"]
-    for link in ("/lib", "/lib64"):
+    command = [*prologue, bwrap, "--unshare-all", "--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "chamber"]
+    command += ["--as-pid-1", "--new-session", "--proc", "/proc", "--dir", "/dev", "--size", str(tmp), "--tmpfs", "/tmp"]
+    for device in ("null", *devices):
+        command += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    for link in links:
         if Path(link).is_symlink():
-            command += ["--symlink", os.readlink(link), link]
+            command += ["--symlink", str(Path(link).readlink()), link]
     for outer, inner, is_writable in binds:
         command += ["--bind" if is_writable else "--ro-bind", outer, inner]
-    return [*command, "--remount-ro", "/", "--chdir", "/tmp", *_boot(["/chamber", "/site"], control)], setup
+    return [*command, "--remount-ro", "/"]
+
+
+def _kernels(stage: Stage, uid: int) -> Path:
+    """The folder in which a zygote of that user keeps compiled kernels: they are code, so nobody else may write there."""
+    folder = stage.folder / f"kernels-{uid}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != uid:
+        os.chown(folder, uid, uid)
+    return folder
 
 
 def _binds(stage: Stage) -> Iterator[tuple[str, str, bool]]:
@@ -277,13 +317,13 @@ def _binds(stage: Stage) -> Iterator[tuple[str, str, bool]]:
         if not Path(place).is_symlink():
             yield place, place, False
     yield str(stage.folder / "lib"), "/chamber", False
-    yield str(stage.folder / "kernels"), "/kernels", True
-    for place in stage.places:
-        yield str(place), f"/site/{place.name}", False
+    yield str(_kernels(stage, NOBODY if os.geteuid() == 0 else os.geteuid())), "/kernels", True
+    for each in stage.places:
+        yield str(each), f"/site/{each.name}", False
 
 
 def _as_nobody(binds: list[tuple[str, str, bool]]) -> tuple[list[str], list[tuple[str, str, bool]]]:
-    """Commands that become nobody before bubblewrap starts; paths nobody may not reach are shown below /mnt, in a private mount namespace."""
+    """Commands that become nobody before bubblewrap starts; what nobody may not reach is shown below /mnt, in a private mount namespace."""
     setpriv = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs", "--"]
     hidden = [i for i, (outer, _, _) in enumerate(binds) if not is_public(Path(outer))]
     if not hidden:
@@ -293,7 +333,7 @@ def _as_nobody(binds: list[tuple[str, str, bool]]) -> tuple[list[str], list[tupl
     for number, i in enumerate(hidden, start=1):
         outer, inner, is_writable = binds[i]
         target = f"/mnt/{number}"
-        script.append(f'{"mkdir" if Path(outer).is_dir() else "touch"} {target}; mount --bind "${number}" {target}')
+        script.append(f'{"mkdir" if Path(outer).is_dir() else "touch"} {target}; mount --bind "${{{number}}}" {target}')
         arguments.append(outer)
         moved[i] = (target, inner, is_writable)
     script.append(f'shift {len(hidden)}; exec "$@"')
@@ -301,16 +341,25 @@ def _as_nobody(binds: list[tuple[str, str, bool]]) -> tuple[list[str], list[tupl
 
 
 _pool: dict[tuple[str, Stage], Zygote] = {}
+_starting = threading.RLock()
 
 
 def zygote(level: Level, stage: Stage) -> Zygote:
     """The process's zygote for a level and Protocol, started at first use and again if it died."""
-    found = _pool.get((level, stage))
-    if found is None or not found.is_alive:
-        found = _pool[level, stage] = Zygote(level, stage)
-    return found
+    with _starting:
+        found = _pool.get((level, stage))
+        if found is not None and not found.is_alive:
+            found.close()
+            found = None
+        if found is None:
+            found = _pool[level, stage] = Zygote(level, stage)
+        return found
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.clear)
-assert sys.platform != "win32", "the jail needs a POSIX system; use the level 'none' elsewhere"
+def _forget() -> None:
+    for each in _pool.values():
+        each.forget()
+    _pool.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

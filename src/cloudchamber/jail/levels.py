@@ -12,10 +12,10 @@ from cloudchamber.core.errors import CandidateError, InputError, JailUnavailable
 from cloudchamber.core.messages import encode
 from cloudchamber.core.source import MAX_SOURCE, make_policy
 
-from .launch import Child, Level, Zygote, zygote
+from .launch import Level, Zygote, zygote
 from .limits import Limits
 from .proxy import Session, proxy_of
-from .stage import Stage, stage
+from .stage import stage
 from .wire import Contract
 
 P = TypeVar("P")
@@ -34,18 +34,20 @@ class Jail(Protocol):
         Raises
         ------
         CandidateError
-            If the source does not run.
+            If the source does not run, or holds no class (or several) with the Protocol's verbs (kind ``input``).
         InputError
-            If it is too long, or holds no class (or several) with the Protocol's verbs.
+            If it is no text or too long, or the Protocol cannot be jailed.
         JailUnavailable
             If the host cannot put the walls up.
         """
 
 
-@lru_cache(maxsize=64)
-def contract_of(protocol: type) -> Contract:
+def contract_of(protocol: Any) -> Contract:
     """The Protocol's contract, read once."""
-    return Contract(protocol)
+    return _contract(protocol)
+
+
+_contract = lru_cache(maxsize=64)(Contract)
 
 
 class _ProcessJail:
@@ -66,14 +68,14 @@ class _ProcessJail:
         """See :meth:`Jail.load`."""
         check_source(source, path)
         contract, limits = contract_of(protocol), limits or Limits()
-        session = self._session(self._zygote(protocol).spawn(limits), contract, limits)
+        session = Session(self._zygote(protocol).spawn(limits), contract, limits)
         try:
             session.wait_for_walls()
             session.load(source, name, path)
         except BaseException:
             session.close()
             raise
-        return proxy_of(session, contract)  # type: ignore[no-any-return]
+        return proxy_of(session, contract, source, name)  # type: ignore[no-any-return]
 
     def warm(self, protocol: type[P], policies: dict[str, str], drive: Callable[[P], Any]) -> None:
         """Run the package's own policies once in the zygote, so that every child inherits their compiled kernels.
@@ -95,20 +97,14 @@ class _ProcessJail:
             session = Session(home.warm(), contract, limits)
             try:
                 session.load(source, name, name)
-                drive(proxy_of(session, contract))
+                drive(proxy_of(session, contract, source, name))
             except CandidateError:
                 pass  # it will fail the same way in its own trial, where it is reported
             finally:
                 session.close()
 
     def _zygote(self, protocol: type) -> Zygote:
-        return zygote(self.level, self._stage(protocol))
-
-    def _stage(self, protocol: type) -> Stage:
-        return stage(protocol, self.libraries)
-
-    def _session(self, child: Child, contract: Contract, limits: Limits) -> Session:
-        return Session(child, contract, limits)
+        return zygote(self.level, stage(protocol, self.libraries))
 
 
 class NamespaceJail(_ProcessJail):
@@ -138,7 +134,11 @@ class InProcess:
         """See :meth:`Jail.load`."""
         check_source(source, path)
         contract = contract_of(protocol)
-        return proxy_of(_Here(make_policy(source, contract.verbs, name, path), contract), contract)  # type: ignore[no-any-return]
+        try:
+            policy = make_policy(source, contract.verbs, name, path)
+        except InputError as error:
+            raise CandidateError(str(error), "input") from None
+        return proxy_of(_Here(policy, contract), contract, source, name)  # type: ignore[no-any-return]
 
 
 class _Here:
@@ -231,7 +231,7 @@ def load(
     source: str, protocol: type[P], *, name: str | None = None, limits: Limits | None = None, level: str = "auto",
     libraries: tuple[str, ...] = LIBRARIES,
 ) -> P:  # fmt: skip
-    """Run policy source in a jail and return a proxy with the Protocol's verbs.
+    r"""Run policy source in a jail and return a proxy with the Protocol's verbs.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ def load(
     --------
     >>> from cloudchamber.jail import load
     >>> from cloudchamber.spot import SpotPolicy
-    >>> source = "class Waits:\\n    def reset(self, spec, rng): pass\\n    def decide(self, obs): return 1"
+    >>> source = "class Waits:\n    def reset(self, spec, rng): pass\n    def decide(self, obs): return 1"
     >>> policy = load(source, SpotPolicy)
     >>> policy.decide(None)
     Traceback (most recent call last):
@@ -261,8 +261,3 @@ def load(
     cloudchamber.core.errors.CandidateError: decide(): ...
     """
     return jail_of(level, libraries).load(source, protocol, name=name, limits=limits)  # type: ignore[no-any-return]
-
-
-def unavailable(error: Exception) -> bool:
-    """Whether an error is the host's fault."""
-    return isinstance(error, JailUnavailable)

@@ -17,7 +17,7 @@ class Limits:
     cpu_s : float
         Processor time of the whole trial, loading included; the kernel counts in whole seconds, so it acts rounded up.
     wall_s : float
-        Wall time of the whole trial, the world's own included.
+        Wall time the world waits for its answers in a whole trial; what the world itself takes is not counted.
     call_s : float
         Wall time of one call (loading is one).
     memory : int

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import select
 import signal
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +20,8 @@ from .limits import Limits
 from .wire import BATCH, HEADER, LOAD, MAX_REQUEST, OK, Contract, Load, Raised, frame
 
 RING = 4096
+_TICKETS = struct.Struct("<1024I")
+_NAMES = {int(each): each.name for each in signal.Signals}
 _CONTROL = re.compile(r"[^\x20-\x7e\n\t\u00a0-\u2027\u2030-\u205f\u2070-\ufdff]")
 
 
@@ -42,9 +47,10 @@ class Session:
 
     def __init__(self, child: Child, contract: Contract, limits: Limits) -> None:
         self._child, self._contract, self._limits = child, contract, limits
-        self._sequence, self._buffer = 0, b""
+        self._tickets: list[int] = []
+        self._buffer = b""
         self._printed, self._printed_bytes = b"", 0
-        self._end_s = time.monotonic() + limits.wall_s
+        self._left_s = limits.wall_s
         self._error: CandidateError | None = None
         self._poll = select.poll()
         self._poll.register(child.channel, select.POLLIN)
@@ -53,10 +59,9 @@ class Session:
     def wait_for_walls(self) -> None:
         """Return once the child has walled itself in."""
         try:
-            _, kind, body = self._receive(time.monotonic() + max(30.0, self._limits.call_s))
+            _, kind, body = self._receive(time.monotonic() + max(60.0, self._limits.call_s))
         except CandidateError as error:
-            ended = self._child.end()
-            raise JailUnavailable(f"a jailed process did not come up ({ended.error if ended and ended.error else error}).") from None
+            raise JailUnavailable(f"a jailed process did not come up ({error}).") from None
         if kind != OK:
             self._child.release()
             raise JailUnavailable(f"the walls of the jail do not stand: {decode(body, Raised).message}.")
@@ -66,7 +71,8 @@ class Session:
 
         Raises
         ------
-        CandidateError, InputError
+        CandidateError
+            Of kind ``input`` if it holds no policy of that name; what comes out of a jail can raise nothing else.
         """
         self._exchange(LOAD, encode(Load(source, name, path)), lambda body: None)
 
@@ -95,12 +101,15 @@ class Session:
             raise self._error
         if len(body) > MAX_REQUEST:
             raise InputError(f"a question of {len(body)} bytes is over the {MAX_REQUEST} that a jail takes.")
-        self._sequence += 1
-        deadline = min(time.monotonic() + self._limits.call_s, self._end_s)
-        self._send(frame(self._sequence, kind, body), deadline)
-        sequence, answer_kind, answer = self._receive(deadline)
-        if sequence != self._sequence or self._buffer:
-            raise self._fault("protocol", "frames out of order, or more answers than questions")
+        if not self._tickets:
+            self._tickets = list(_TICKETS.unpack(os.urandom(_TICKETS.size)))
+        asked, begin = self._tickets.pop(), time.monotonic()
+        deadline = begin + min(self._limits.call_s, self._left_s)
+        self._send(frame(asked, kind, body), deadline)
+        ticket, answer_kind, answer = self._receive(deadline)
+        self._left_s -= time.monotonic() - begin
+        if ticket != asked or self._buffer:
+            raise self._fault("protocol", "an answer to no question, or more answers than questions")
         if answer_kind == OK:
             try:
                 return read(answer)
@@ -110,10 +119,7 @@ class Session:
             raised = decode(answer, Raised)
         except InputError:
             raise self._fault("protocol", "a malformed frame") from None
-        if raised.kind == "input" and kind == LOAD:
-            self.close()
-            raise InputError(cleaned(raised.message))
-        known = raised.kind if raised.kind in ("type", "memory") else "crash"
+        known = raised.kind if raised.kind in ("type", "memory") or (raised.kind == "input" and kind == LOAD) else "crash"
         raise self._fault(known, cleaned(raised.message), raised.traceback)
 
     def _what(self, kind: int) -> str:
@@ -136,21 +142,25 @@ class Session:
                 self._wait(deadline)
             finally:
                 self._poll.modify(self._child.channel, select.POLLIN)
+            if time.monotonic() > deadline:
+                raise self._too_late()
 
     def _receive(self, deadline: float) -> tuple[int, int, bytes]:
         data, channel = self._buffer, self._child.channel
         self._buffer = b""
-        need = HEADER.size
+        need, is_late = HEADER.size, False
         while True:
             if len(data) >= need:
-                length, sequence, kind = HEADER.unpack_from(data)
+                length, ticket, kind = HEADER.unpack_from(data)
                 if length > self._limits.frame:
                     raise self._fault("protocol", f"an answer of {length} bytes; at most {self._limits.frame} are taken")
                 need = HEADER.size + length
                 if len(data) >= need:
                     self._buffer = data[need:]
-                    return sequence, kind, data[HEADER.size : need]
-            self._wait(deadline)
+                    return ticket, kind, data[HEADER.size : need]
+            if is_late:  # what was there at the deadline counts, what drips in after it does not
+                raise self._too_late()
+            is_late = self._wait(deadline)
             try:
                 more = channel.recv(max(65536, need - len(data)))
             except BlockingIOError:
@@ -161,23 +171,22 @@ class Session:
                 raise self._fault("died", "")
             data = data + more if data else more
 
-    def _wait(self, deadline: float) -> None:
-        """Return when the channel is ready; take in what is printed meanwhile."""
+    def _wait(self, deadline: float) -> bool:
+        """Return when the channel is ready, and whether that is after the deadline; take in what is printed meanwhile."""
+        channel = self._child.channel.fileno()
         while True:
             left = deadline - time.monotonic()
             ready = self._poll.poll(max(0.0, left * 1000))
-            if not ready:
-                if left > 0:
-                    continue
-                limit = "wall_s" if deadline == self._end_s else "call_s"
-                raise self._fault("timeout", f"no answer within the limit {limit} of {getattr(self._limits, limit):g} s")
-            channel = self._child.channel.fileno()
             if any(fd != channel for fd, _ in ready):
                 self._take_output()
             if any(fd == channel for fd, _ in ready):
-                return
+                return left <= 0
             if left <= 0:
-                raise self._fault("timeout", "it printed until its time was up")
+                raise self._too_late()
+
+    def _too_late(self) -> CandidateError:
+        limit = "wall_s" if self._left_s < self._limits.call_s else "call_s"
+        return self._fault("timeout", f"no answer within the limit {limit} of {getattr(self._limits, limit):g} s")
 
     def _take_output(self) -> None:
         try:
@@ -195,7 +204,13 @@ class Session:
             raise self._fault("flood", f"it printed more than {self._limits.output} bytes")
 
     def _fault(self, kind: str, words: str, traceback: str = "") -> CandidateError:
-        """End the child; the error that this and every later call raises."""
+        """End the child; the error that this and every later call raises.
+
+        Raises
+        ------
+        JailUnavailable
+            If it died because its zygote did.
+        """
         while kind != "flood":  # what it printed last
             before = self._printed_bytes
             try:
@@ -204,7 +219,12 @@ class Session:
                 break
             if self._printed_bytes == before:
                 break
-        ended = self._child.end()
+        ended = None
+        try:
+            ended = self._child.end()
+        except JailUnavailable:  # with the zygote every child dies: that says nothing about the candidate
+            if kind == "died":
+                raise
         if kind == "died":
             kind, words = _cause_of_death(ended.status if ended is not None else 0, ended.cpu_s if ended is not None else 0.0, self._limits)
         feedback = cleaned(f"{traceback}\n{self._printed.decode(errors='replace')}".strip())[-RING:]
@@ -225,16 +245,23 @@ class Session:
 
 def _cause_of_death(status: int, cpu_s: float, limits: Limits) -> tuple[str, str]:
     number = status & 0x7F
-    if number in (signal.SIGXCPU, signal.SIGKILL) and cpu_s >= limits.cpu_s:
+    if number in (signal.SIGXCPU, signal.SIGKILL) and cpu_s >= limits.cpu_s - 0.1:  # the kernel counts it in two ways
         return "timeout", f"it used {cpu_s:.1f} s of processor time; the limit cpu_s is {limits.cpu_s:g}"
     if number:
-        return "died", f"its process was killed by {signal.Signals(number).name if number < 65 else number}"
+        return "died", f"its process was killed by {_NAMES.get(number, f'signal {number}')}"
     return "died", f"its process ended, or closed its channel, in the middle of a call (exit code {status >> 8})"
 
 
-def proxy_of(session: Any, contract: Contract) -> Any:
-    """An object with the Protocol's verbs, and for each verb ``V`` a ``V_many`` that takes a list of argument tuples."""
-    members: dict[str, Any] = {"__slots__": ("_session",), "__doc__": f"A jailed {contract.protocol.__name__}."}
+def proxy_of(session: Any, contract: Contract, source: str, name: str | None) -> Any:
+    """An object with the Protocol's verbs, and for each verb ``V`` a ``V_many`` that takes a list of argument tuples.
+
+    Its class is named after the source, so that two candidates never pass for one.
+    """
+    members: dict[str, Any] = {
+        "__slots__": ("_session",),
+        "__doc__": f"A jailed {contract.protocol.__name__}.",
+        "__module__": f"chamber_jail_{hashlib.sha256(f'{name}:{source}'.encode()).hexdigest()[:16]}",
+    }
     for index, verb in enumerate(contract.verbs):
         members[verb] = _method(index)
         members[f"{verb}_many"] = _many(index)

@@ -10,7 +10,6 @@ import ast
 import hashlib
 import importlib.util
 import inspect
-import os
 import shutil
 import sys
 import sysconfig
@@ -47,7 +46,7 @@ class Stage:
     Parameters
     ----------
     folder : Path
-        Holds the staged files below ``lib`` and a folder for compiled kernels, ``kernels``.
+        Holds the staged files below ``lib``, and a folder of compiled kernels per user.
     protocol : str
         ``module:Name``.
     modules : tuple of str
@@ -74,7 +73,8 @@ def stage(protocol: type, libraries: tuple[str, ...]) -> Stage:
         If the Protocol is not in a module of its own, that module imports more than core and libraries, or a library is not installed.
     """
     home = protocol.__module__
-    files, policies = {}, ()
+    files: dict[str, tuple[str, bytes]] = {}
+    policies: tuple[str, ...] = ()
     for name in ALWAYS:
         files.update(_file_of(name))
     queue = [home]
@@ -149,7 +149,7 @@ def _is_module(name: str) -> bool:
 
 def _is_allowed(name: str, home: str, policies: Iterable[str]) -> bool:
     """Whether a module is to be staged: False for libraries; an error for the package's other rooms."""
-    if name.split(".")[0] not in (PACKAGE, home.split(".")[0]):
+    if name.partition(".")[0] not in (PACKAGE, home.partition(".")[0]):
         return False
     if name == home or name in policies or name in ALWAYS or name == f"{home.rpartition('.')[0]}.policies":
         return True
@@ -179,10 +179,8 @@ def _copied(files: dict[str, tuple[str, bytes]]) -> Path:
                 target = work / "lib" / place
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
-            (work / "kernels").mkdir()
-            (work / "kernels").chmod(0o777)  # the zygote may run as nobody; only it writes here, children do not see it
             for each in (work, *work.rglob("*")):
-                each.chmod(0o777 if each.name == "kernels" else 0o755 if each.is_dir() else 0o644)
+                each.chmod(0o755 if each.is_dir() else 0o644)
             try:
                 work.rename(folder)
             except OSError:  # another process was faster
@@ -237,7 +235,7 @@ def system_places() -> tuple[str, ...]:
 
 def is_public(path: Path) -> bool:
     """Whether any user may reach and read a path."""
-    return all(os.stat(each).st_mode & (0o001 if each != path else 0o004) for each in (path, *path.parents))
+    return all(each.stat().st_mode & (0o001 if each != path else 0o004) for each in (path, *path.parents))
 
 
 def clear() -> None:

@@ -1,4 +1,4 @@
-"""The walls a child puts around itself before it sees a candidate: namespaces, mounts, limits, landlock, seccomp.
+"""The walls a child puts around itself before it sees a candidate: namespaces, mounts, limits, capabilities, landlock, seccomp.
 
 Runs inside; it needs nothing but libc. Everything raises ``OSError`` where the kernel refuses.
 """
@@ -38,7 +38,13 @@ class Walls(msgspec.Struct, frozen=True):
     Parameters
     ----------
     namespaces : bool
-        New namespaces, fresh tmpfs on ``/tmp`` and over ``/proc``.
+        New namespaces, and a fresh ``/tmp``.
+    hidden : tuple of str
+        Folders to cover with an empty one, ``/proc`` among them; needs ``namespaces``.
+    limits : bool
+        Resource limits.
+    capabilities : bool
+        Give up every capability, and the right to gain any.
     landlock : bool
         Read only what ``readable`` names, write only to ``writable``, signal nobody outside.
     seccomp : bytes
@@ -47,6 +53,9 @@ class Walls(msgspec.Struct, frozen=True):
     """
 
     namespaces: bool = True
+    hidden: tuple[str, ...] = ()
+    limits: bool = True
+    capabilities: bool = True
     landlock: bool = True
     seccomp: bytes = b""
     readable: tuple[str, ...] = ()
@@ -88,9 +97,11 @@ def die_with_parent() -> None:
 
 
 def limit(cpu_s: float, memory: int, file_bytes: int) -> None:
-    """Resource limits; ``memory`` is on top of the address space in use now."""
+    """Resource limits; ``memory`` is on top of the address space in use now. Where the host runs out of it, this process goes first."""
     with open("/proc/self/statm") as file:  # noqa: PTH123
         used = int(file.read().split()[0]) * resource.getpagesize()
+    with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+        file.write("1000")
     seconds = max(1, -int(-cpu_s // 1))
     for kind, value in (
         (resource.RLIMIT_CPU, seconds),

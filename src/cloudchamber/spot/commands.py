@@ -34,6 +34,7 @@ LABELS = {
     "state": "state",
 }
 STATE = Path(".chamber/spot")
+RUN_S = 365 * 86400.0  # a real run lasts days, not the minutes of a trial; each answer has its usual time
 
 
 class Where(StrEnum):
@@ -61,17 +62,21 @@ def run(
     state: Annotated[Path, typer.Option(help="Folder of the run's state; the same command on it goes on after a crash.")] = STATE,
     s3_endpoint: Annotated[str | None, typer.Option(help="S3 service for the checkpoints. Default: a local one.")] = None,
     cloud: Annotated[Where, typer.Option(help="Where instances run.")] = Where.local,
+    jail: Annotated[str, typer.Option(help="Walls around a policy file: auto, namespace, landlock, subprocess, none.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output, and nothing else.")] = False,
 ) -> None:
     """Run a job with a deadline on spot instances, real processes or real machines, under the policy that was studied."""
     from cloudchamber.core.errors import CandidateError
     from cloudchamber.core.registry import load_policy
+    from cloudchamber.jail.limits import Limits
 
     from .runtime import JobFailed, SpotRunner
     from .study import SpotStudy
 
     study = SpotStudy()
-    make = load_policy(study, policy)
+    make = load_policy(study, policy, jail, Limits(cpu_s=RUN_S, wall_s=RUN_S))
+    if note := getattr(make, "note", ""):
+        typer.echo(f"chamber: note: {note}", err=True)
     world = _world(study, workload, trace, settings or [], seed, is_real=cloud is Where.skypilot)
     opened = _local(world, command, state, speedup, s3_endpoint) if cloud is Where.local else _skypilot(world, command, state, s3_endpoint)
     if cloud is Where.local:
@@ -98,12 +103,9 @@ def _pace(world: World, speedup: float) -> str:
 
 def _world(study: Any, workload: str, trace: Path | None, settings: list[str], seed: int, *, is_real: bool) -> World:
     from cloudchamber.core.errors import InputError, unknown
+    from cloudchamber.core.study import settings_of
 
-    pairs = [each.partition("=") for each in settings]
-    for key, equals, _ in pairs:
-        if not (key and equals):
-            raise InputError(f"--set takes KEY=VALUE, got {key!r}.")
-    params = {key.strip(): value.strip() for key, _, value in pairs}
+    params = settings_of(settings)
     if trace is not None:
         chosen = study.workload(trace, **params)
     else:

@@ -1,0 +1,22 @@
+# expect: harmless
+"""A fork bomb."""
+import os
+
+from tests.jail.play import Guess
+
+
+def attack():
+    while True:
+        os.fork()
+
+
+class Hostile:
+    def reset(self, rng):
+        pass
+
+    def guess(self, clue):
+        try:
+            met = f"got: {attack()}"
+        except Exception as error:
+            met = f"stopped: {error!r}"
+        return Guess(0.0, text=met[:500])

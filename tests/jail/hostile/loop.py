@@ -1,0 +1,15 @@
+# expect: timeout
+"""Never answers."""
+import os
+
+from tests.jail.play import Guess
+
+
+
+class Hostile:
+    def reset(self, rng):
+        pass
+
+    def guess(self, clue):
+        while True:
+            pass

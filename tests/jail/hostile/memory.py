@@ -1,0 +1,14 @@
+# expect: memory
+"""Takes all memory."""
+import os
+
+from tests.jail.play import Guess
+
+
+
+class Hostile:
+    def reset(self, rng):
+        pass
+
+    def guess(self, clue):
+        return Guess(float(len(bytearray(8 << 30))))

@@ -1,0 +1,3 @@
+# expect: input
+"""Holds no policy at all."""
+x = 1

@@ -1,0 +1,14 @@
+# expect: type
+"""Answers nothing."""
+import os
+
+from tests.jail.play import Guess
+
+
+
+class Hostile:
+    def reset(self, rng):
+        pass
+
+    def guess(self, clue):
+        return None

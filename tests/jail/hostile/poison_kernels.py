@@ -1,0 +1,21 @@
+# expect: harmless
+"""Poisons the folder of compiled kernels."""
+import os
+
+from tests.jail.play import Guess
+
+
+def attack():
+    open("/kernels/evil.nbi", "wb").write(b"x")
+
+
+class Hostile:
+    def reset(self, rng):
+        pass
+
+    def guess(self, clue):
+        try:
+            met = f"got: {attack()}"
+        except Exception as error:
+            met = f"stopped: {error!r}"
+        return Guess(0.0, text=met[:500])

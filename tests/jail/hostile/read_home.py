@@ -1,0 +1,21 @@
+# expect: harmless
+"""Looks for keys in homes."""
+import os
+
+from tests.jail.play import Guess
+
+
+def attack():
+    return [os.listdir(each) for each in ("/root", "/home")]
+
+
+class Hostile:
+    def reset(self, rng):
+        pass
+
+    def guess(self, clue):
+        try:
+            met = f"got: {attack()}"
+        except Exception as error:
+            met = f"stopped: {error!r}"
+        return Guess(0.0, text=met[:500])

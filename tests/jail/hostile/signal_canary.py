@@ -1,0 +1,22 @@
+# expect: harmless
+"""Kills another process of the user."""
+import os
+
+from tests.jail.play import Guess
+
+
+def attack():
+    os.kill(CANARY["pid"], 9)
+    return "killed"
+
+
+class Hostile:
+    def reset(self, rng):
+        pass
+
+    def guess(self, clue):
+        try:
+            met = f"got: {attack()}"
+        except Exception as error:
+            met = f"stopped: {error!r}"
+        return Guess(0.0, text=met[:500])

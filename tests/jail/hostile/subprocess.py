@@ -1,0 +1,22 @@
+# expect: harmless
+"""Runs a program."""
+import os
+
+from tests.jail.play import Guess
+
+
+def attack():
+    import subprocess
+    return subprocess.check_output(["id"])
+
+
+class Hostile:
+    def reset(self, rng):
+        pass
+
+    def guess(self, clue):
+        try:
+            met = f"got: {attack()}"
+        except Exception as error:
+            met = f"stopped: {error!r}"
+        return Guess(0.0, text=met[:500])

@@ -1,0 +1,9 @@
+# expect: input
+"""Holds two policies."""
+class A:
+    def reset(self, rng): pass
+    def guess(self, clue): pass
+
+
+class B(A):
+    pass
