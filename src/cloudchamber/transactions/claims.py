@@ -12,8 +12,9 @@ OPTIMAL = Source("Towards Optimal Transaction Scheduling", "VLDB 2024", "2024-08
 ADRS = Source("Barbarians at the Gate: How AI is Upending Systems Research", "arXiv", "2025-10-10")
 PUBLIC = ("w1", "w2", "w3")
 STUDY = ("chamber", "study", "transactions", "--json")
-PAID = (*STUDY, "--set", "budget=20000000", "--seeds", "4", "--policy", "LocalSearch", "--policy", "SMF", "--policy", "SMFAll", "--policy", "FIFO")
-RULES = (*STUDY, "--seeds", "20", "--policy", "SMF", "--policy", "SMFAll", "--policy", "FIFO", "--policy", "Random")
+COMMON = ("--policy", "SMF", "--policy", "SMFAll", "--policy", "FIFO")
+PAID = (*STUDY, "--set", "budget=20000000", "--seeds", "4", "--policy", "LocalSearch", *COMMON)
+RULES = (*STUDY, "--seeds", "20", "--policy", "Random", *COMMON)
 SCALE = "simulated: the batches' own makespan model, no database; 100 transactions each"
 
 

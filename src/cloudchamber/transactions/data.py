@@ -29,7 +29,7 @@ def _convert(folders: list[Path], target: Path) -> None:
 def write_batch(transactions: dict[str, str], target: Path) -> None:
     """Write a batch, one transaction a line."""
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(' '.join(slots.split()))}" for name, slots in transactions.items())
-    target.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    target.write_text(f"{{\n{lines}\n}}", encoding="utf-8")
 
 
 @cache

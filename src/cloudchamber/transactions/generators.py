@@ -96,9 +96,9 @@ def epinions(shape: Shape, rng: np.random.Generator) -> list[str]:
         item = int(rng.choice(items, p=weights))
         u, v, i = f"{3 * user}", f"{3 * other + 1}", f"{3 * item + 2}"
         if rng.random() >= shape.write_share:
-            kinds = (f"r-{i} * * r-{u}", f"r-{u} r-{v} * r-{i}", f"r-{i} r-{u} r-{v} * *")
+            kinds = [f"r-{i} * * r-{u}", f"r-{u} r-{v} * r-{i}", f"r-{i} r-{u} r-{v} * *"]
         else:
-            kinds = (f"r-{i} w-{i}", f"r-{u} w-{u}", f"r-{u} r-{i} * w-{i}", f"r-{u} w-{v}")
+            kinds = [f"r-{i} w-{i}", f"r-{u} w-{u}", f"r-{u} r-{i} * w-{i}", f"r-{u} w-{v}"]
         made.append(kinds[int(rng.integers(len(kinds)))])
     return made
 

@@ -112,12 +112,12 @@ def batch_of(transactions: Iterable[str]) -> Batch:
                 continue
             found = re.fullmatch(r"([rw])-(\d+)", slot, re.ASCII)
             if not found:
-                raise InputError(f"transaction {number}, slot {position}: {slot!r} is not r-KEY, w-KEY or *, with KEY a whole number from 0.")
+                raise InputError(f"transaction {number}, slot {position}: {slot!r} is not r-KEY, w-KEY or * (KEY: a whole number from 0).")
             rows.append((int(found[1] == "w"), names.setdefault(int(found[2]), len(names)), position))
         lengths.append(len(slots))
         offsets.append(len(rows))
-    kind, key, position = np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy()
-    return Batch(kind, key, position, np.array(offsets, dtype=np.int64), np.array(lengths, dtype=np.int64))
+    kind, key, place = np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy()
+    return Batch(kind, key, place, np.array(offsets, dtype=np.int64), np.array(lengths, dtype=np.int64))
 
 
 class Timeline:
@@ -153,14 +153,14 @@ class Timeline:
         return start
 
 
-def starts_of(batch: Batch, order: Sequence[int], model: Model = "mv") -> np.ndarray:
+def starts_of(batch: Batch, order: Iterable[int] | np.ndarray, model: Model = "mv") -> np.ndarray:
     """Return the start slot of every transaction, by its number, when the batch runs in this order."""
     state = new_state(batch)
-    run(np.array(order, dtype=np.int64), rules_of(batch, model), state)
+    run(_array(order), rules_of(batch, model), state)
     return state[2]
 
 
-def makespan(batch: Batch, order: Sequence[int], model: Model = "mv") -> int:
+def makespan(batch: Batch, order: Iterable[int] | np.ndarray, model: Model = "mv") -> int:
     """Return the slots from the first start to the last end.
 
     Examples
@@ -169,7 +169,11 @@ def makespan(batch: Batch, order: Sequence[int], model: Model = "mv") -> int:
     >>> makespan(batch, [0, 1]), makespan(batch, [1, 0])
     (4, 2)
     """
-    return int(run(np.array(order, dtype=np.int64), rules_of(batch, model), new_state(batch)))
+    return int(run(_array(order), rules_of(batch, model), new_state(batch)))
+
+
+def _array(order: Iterable[int] | np.ndarray) -> np.ndarray:
+    return order.astype(np.int64) if isinstance(order, np.ndarray) else np.array(list(order), dtype=np.int64)
 
 
 Rules = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int, np.ndarray]

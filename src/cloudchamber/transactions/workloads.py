@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,7 +51,7 @@ class TxnWorkload(Workload):
 
     batches: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
-    shape: Shape = Shape()
+    shape: Shape = field(default_factory=Shape)
     budget: int = BUDGET
     model: Model = "mv"
     renaming: int | None = None
@@ -61,9 +61,9 @@ class TxnWorkload(Workload):
     @property
     def summary(self) -> str:
         """What the batches are, and the budget."""
-        what = f"{', '.join(self.kinds)}: {self.shape.n} transactions" if self.is_generated and not self._is_twin else ", ".join(self.batches)
-        twin = " (generated twin)" if self._is_twin else ""
-        return f"{what}{twin}; model {self.model}; a budget of {self.budget:,} placements."
+        what = f"{', '.join(self.batches or self.kinds)}{' (generated twin)' if self._is_twin else ''}"
+        size = "" if self.batches else f", {self.shape.n} transactions"
+        return f"{what}{size}; model {self.model}; a budget of {self.budget:,} placements."
 
     @property
     def _is_twin(self) -> bool:
@@ -108,7 +108,8 @@ class TxnWorkload(Workload):
 @lru_cache(maxsize=16)
 def _world(workload: TxnWorkload, seed: int) -> Simulator:
     if workload.is_finite and seed >= len(workload.batches):
-        raise InputError(f"workload {workload.name!r} has {len(workload.batches)} instances, seeds 0 to {len(workload.batches) - 1}; got {seed}.")
+        count = len(workload.batches)
+        raise InputError(f"workload {workload.name!r} has {count} instances, seeds 0 to {count - 1}; got {seed}.")
     if workload.is_generated:
         kind = workload.kinds[seed % len(workload.kinds)]
         batch = batch_of(GENERATORS[kind](workload.shape, rng_of("transactions.batch", kind, seed)))

@@ -51,7 +51,8 @@ class GeneticSearch(Policy):
         """The mother's part between two cuts, the others around it in the father's order."""
         low, high = sorted(self.rng_.integers(len(mother) + 1, size=2).tolist())
         kept = mother[low:high]
-        others = [t for t in father if t not in set(kept)]
+        taken = set(kept)
+        others = [t for t in father if t not in taken]
         child = others[:low] + kept + others[low:]
         if self.rng_.random() < self.mutation:
             moved = child.pop(int(self.rng_.integers(len(child))))
