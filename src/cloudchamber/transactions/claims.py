@@ -13,7 +13,8 @@ ADRS = Source("Barbarians at the Gate: How AI is Upending Systems Research", "ar
 PUBLIC = ("w1", "w2", "w3")
 STUDY = ("chamber", "study", "transactions", "--json")
 COMMON = ("--policy", "SMF", "--policy", "SMFAll", "--policy", "FIFO")
-PAID = (*STUDY, "--set", "budget=20000000", "--seeds", "4", "--policy", "LocalSearch", *COMMON)
+PAID_FOR = tuple(f"{name}-20m" for name in PUBLIC)  # with 20 million placements
+PAID = (*STUDY, *(word for name in PAID_FOR for word in ("--workload", name)), "--policy", "LocalSearch", *COMMON)
 RULES = (*STUDY, "--seeds", "20", "--policy", "Random", *COMMON)
 SCALE = "simulated: the batches' own makespan model, no database; 100 transactions each"
 
@@ -72,7 +73,7 @@ def _near_bound(workload: str, limit: float) -> Claim:
         Published("none: exact makespans were not published"),
         Measure("ratio", ("LocalSearch",)),
         Tolerance(OURS, high=limit),
-        (workload,),
+        (f"{workload}-20m",),
         "the largest of our proven lower bounds",
         reproduce=PAID,
     )
@@ -92,7 +93,7 @@ CLAIMS = (
         Published("evolved orders match or beat the published policy; exact makespans not found", 0.62),
         Measure("ratio", ("LocalSearch",), over="SMF"),
         Tolerance(BARS, high=0.66),
-        PUBLIC,
+        PAID_FOR,
         "SMF with 10 candidates",
         reproduce=PAID,
     ),
@@ -103,7 +104,7 @@ CLAIMS = (
             Published("none"),
             Measure("ratio", ("LocalSearch",), over=over, across="max"),
             Tolerance(BARS, high=1.0),
-            PUBLIC,
+            PAID_FOR,
             over,
             reproduce=PAID,
         )
