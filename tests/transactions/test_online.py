@@ -20,6 +20,7 @@ from cloudchamber.transactions.online import (
     SMFOnline,
     TxnView,
     World,
+    run_coroutines,
     run_threads,
     simulate,
     unserialisable,
@@ -38,7 +39,7 @@ def state(free=2, **until):
 
 
 def view(number, reads=(), writes=(), waited_s=0.0):
-    return TxnView(number, 0, 0, waited_s, 0, reads, writes)
+    return TxnView(number, 0, 0, -waited_s, 0, reads, writes)
 
 
 def fresh(policy, seed=0):
@@ -54,9 +55,9 @@ def test_lock_aware_admits_what_conflicts_with_nothing():
 
 
 def test_smf_takes_who_waits_least_and_the_old_before_the_young():
-    window = (view(0, reads=(1,)), view(1), view(2, waited_s=300.0, reads=(1,)))
+    window = (view(2, waited_s=300.0, reads=(1,)), view(0, reads=(1,)), view(1))
     assert fresh(SMFOnline()).admit(window, state(free=1, k1=(5.0, -np.inf))) == (2,)
-    assert fresh(SMFOnline()).admit(window[:2], state(free=1, k1=(5.0, -np.inf))) == (1,)
+    assert fresh(SMFOnline()).admit(window[1:], state(free=1, k1=(5.0, -np.inf))) == (1,)
 
 
 def test_smf_holds_back_who_would_wait_for_long():
@@ -83,12 +84,13 @@ def test_everything_commits_once_and_in_a_serial_order(protocol, policy):
     assert unserialisable(world.store.history) == []
 
 
+@pytest.mark.parametrize("drive", [run_coroutines, run_threads])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_threads_commit_everything_once_and_in_a_serial_order(protocol):
+def test_real_workers_commit_everything_once_and_in_a_serial_order(protocol, drive):
     workload = replace(SMOKE, protocol=protocol, n=40, workers=6)
     world, policy = workload.world(0), SMFOnline()
     policy.reset(world.spec, np.random.default_rng(0))
-    run_threads(world, policy)
+    drive(world, policy)
     assert sorted(line.number for line in world.store.history) == list(range(40))
     assert unserialisable(world.store.history) == []
 

@@ -8,7 +8,7 @@ free, an :class:`OnlineScheduler` is shown the window of those that wait and ans
 >>> [row.void for row in results.summary()]
 [0, 0]
 
-The real thing, with threads and time: ``chamber run transactions``.
+The real thing, in real time: ``chamber run transactions``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HOMES = {
     "store": ("MVStore", "unserialisable"),
     "world": ("HotKeyPredictor", "World", "stream"),
     "simulator": ("simulate",),
-    "runtime": ("run_threads",),
+    "runtime": ("run_coroutines", "run_threads"),
     "policies.fifo_online": ("FIFOOnline",),
     "policies.lock_aware": ("LockAware",),
     "policies.random_online": ("RandomOnline",),

@@ -18,8 +18,8 @@ class TxnView(Message, frozen=True):
         Its name; transactions are numbered in order of arrival.
     kind, argument : int
         Which stored procedure, called with what.
-    waited_s : float
-        Since it arrived.
+    arrived_s : float
+        When, in seconds since the start.
     attempts : int
         How often it was aborted.
     reads, writes : tuple of int
@@ -29,7 +29,7 @@ class TxnView(Message, frozen=True):
     number: int
     kind: int
     argument: int
-    waited_s: float
+    arrived_s: float
     attempts: int
     reads: tuple[int, ...]
     writes: tuple[int, ...]

@@ -80,7 +80,9 @@ class HotKeyPredictor:
     def predict(self, call: Call) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the hot keys it will probably read, and those it will probably write."""
         counts, times = self._by_call.get((call.kind, call.argument), (Counter(), [0]))
-        likely = sorted(each for each, count in counts.items() if 2 * count > times[0] and self._by_key[each[0]] >= self.hot * self._total)
+        likely = sorted(
+            each for each, count in counts.items() if 2 * count > times[0] and self._by_key[each[0]] >= max(3, self.hot * self._total)
+        )
         return tuple(key for key, writes in likely if not writes), tuple(key for key, writes in likely if writes)
 
 
@@ -132,7 +134,7 @@ class World:
         self._arrived: dict[int, tuple[float, int]] = {}
         self._rng = np.random.default_rng(0)
         self._predictor = HotKeyPredictor()
-        self._predicted: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        self._views: dict[int, TxnView] = {}  # what is foretold of a transaction when it is first shown
 
     @property
     def may_admit(self) -> bool:
@@ -161,21 +163,21 @@ class World:
             self._has_news = False
             return None
         call, arrived_s, attempts = self._waiting.pop(self._queue.pop(0))
-        reads, writes = self._predicted.pop(call.number)
+        view = self._views.pop(call.number)
         self._stamp += 1
         # wait-die must know the oldest again after an abort
         stamp = call.number + 1 if self.store.protocol == "2pl" else self._stamp
-        txn = self.store.begin(call.number, stamp, writes)
-        made = Running(call, txn, now_s + self.spec.service_s * len(call.accesses), reads, writes)
+        txn = self.store.begin(call.number, stamp, view.writes)
+        made = Running(call, txn, now_s + self.spec.service_s * len(call.accesses), view.reads, view.writes)
         self.running[call.number] = made
         self._arrived[call.number] = (arrived_s, attempts)
         return made
 
     def _admitted(self, policy: Any, now_s: float) -> list[int]:
-        window = tuple(
-            TxnView(number, call.kind, call.argument, now_s - arrived_s, attempts, *self._prediction(call))
-            for number, (call, arrived_s, attempts) in self._waiting.items()
-        )
+        for number, (call, arrived_s, attempts) in self._waiting.items():
+            if number not in self._views:
+                self._views[number] = TxnView(number, call.kind, call.argument, arrived_s, attempts, *self._predictor.predict(call))
+        window = tuple([self._views[number] for number in self._waiting])
         answer = policy.admit(window, self._state(now_s))
         if type(answer) not in (tuple, list) or any(type(each) is not int for each in answer):
             raise CandidateError(f"admit must return a tuple of whole numbers, got {answer!r:.60}.")
@@ -188,12 +190,6 @@ class World:
             self.tally.forced += 1  # nothing runs and nothing would ever end: the oldest goes in
             return [window[0].number]
         return list(answer)
-
-    def _prediction(self, call: Call) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What was foretold of a call when it was first shown."""
-        if call.number not in self._predicted:
-            self._predicted[call.number] = self._predictor.predict(call)
-        return self._predicted[call.number]
 
     def _state(self, now_s: float) -> KeyState:
         written: dict[int, float] = {}

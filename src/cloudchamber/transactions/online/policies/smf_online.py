@@ -31,24 +31,32 @@ class SMFOnline(Policy):
         self.age = age
 
     def admit(self, window: tuple[TxnView, ...], state: KeyState) -> tuple[int, ...]:
-        """Return at most as many as there are free workers."""
+        """Return at most as many as there are free workers, or all where nothing is hot."""
+        if not any(each.reads or each.writes for each in window):
+            return tuple([each.number for each in window])  # nothing is hot: any order will do
         now, length_s = state.time_s, 8 * self.spec_.service_s
         written = dict(zip(state.keys.tolist(), state.written_until_s.tolist(), strict=True))
-        read = dict(zip(state.keys.tolist(), state.read_until_s.tolist(), strict=True))
+        read = dict(zip(state.keys.tolist(), (now + self.overlap * (state.read_until_s - now)).tolist(), strict=True))
         waiting, chosen = list(window), list[int]()
         while waiting and len(chosen) < state.free_workers:
-
-            def wait_s(each: TxnView) -> float:
-                until = [written.get(key, now) for key in each.reads]
-                until += [now + self.overlap * (read.get(key, now) - now) for key in each.writes]
-                return max(0.0, max(until, default=now) - now) - self.age * each.waited_s
-
-            best = min(waiting, key=lambda each: (wait_s(each), each.number))
-            if wait_s(best) > self.patience * length_s and (chosen or state.free_workers < self.spec_.workers):
+            best, least_s = waiting[0], float("inf")
+            for each in waiting:
+                free_s = now
+                for key in each.reads:
+                    free_s = max(free_s, written.get(key, now))
+                for key in each.writes:
+                    free_s = max(free_s, read.get(key, now))
+                wait_s = free_s - now - self.age * (now - each.arrived_s)
+                if wait_s < least_s:
+                    best, least_s = each, wait_s
+                if free_s <= now:
+                    break  # the window is in order of arrival: whoever comes after is younger
+            if least_s > self.patience * length_s and (chosen or state.free_workers < self.spec_.workers):
                 break
             waiting.remove(best)
             chosen.append(best.number)
-            for keys, until_s in ((best.writes, written), (best.reads, read)):
-                for key in keys:
-                    until_s[key] = max(until_s.get(key, now), now + length_s)
+            for key in best.writes:
+                written[key] = max(written.get(key, now), now + length_s)
+            for key in best.reads:
+                read[key] = max(read.get(key, now), now + self.overlap * length_s)
         return tuple(chosen)
