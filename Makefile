@@ -35,6 +35,7 @@ examples: $(VENV)/.test $(VENV)/.examples
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/spot.py
 	$(BIN)/python benchmarks/moe_balance.py
+	$(BIN)/python benchmarks/transactions.py
 
 clean:
 	rm -rf $(VENV) site reports .mypy_cache .ruff_cache .hypothesis

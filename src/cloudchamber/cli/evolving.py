@@ -73,7 +73,7 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="The verdict as JSON on standard output, and nothing else.")] = False,
 ) -> None:
     """Search for a better policy; candidates run jailed, and the winner is judged on trials nobody has seen."""
-    from cloudchamber.core.settings import parsed
+    from cloudchamber.core.study import settings_of
     from cloudchamber.evolve.model import Budget
     from cloudchamber.evolve.proposers import NEED_MODEL
     from cloudchamber.evolve.search import Search, Settings
@@ -84,7 +84,7 @@ def run(
         costs = _numbers(price, 2, "--price")
         llm = {"base_url": base_url, "model": model, "key_env": key_env, "usd_per_mtok_in": costs[0], "usd_per_mtok_out": costs[1]}
     wanted = Settings(
-        start=start, workloads=tuple(workload or ()), trace=None if trace is None else str(trace), params=parsed(settings or []), siblings=siblings, proposers=chosen,
+        start=start, workloads=tuple(workload or ()), trace=None if trace is None else str(trace), params=settings_of(settings or []), siblings=siblings, proposers=chosen,
         archive=archive, trials=tuple(int(each) for each in _numbers(trials, 3, "--trials")), jail=jail, seed=seed, llm=llm,  # type: ignore[arg-type]
     )  # fmt: skip
     place = store or FOLDER / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}.db"

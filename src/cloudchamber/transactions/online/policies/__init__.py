@@ -1,0 +1,1 @@
+"""The policies of online transaction scheduling, one file per algorithm."""

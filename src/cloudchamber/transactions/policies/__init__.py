@@ -1,0 +1,1 @@
+"""The policies of transaction scheduling, one file per algorithm."""
