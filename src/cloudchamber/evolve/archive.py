@@ -97,10 +97,15 @@ class MixedArchive(_Base):
     cells : int
         Of the grid, per side.
     inspirations : int
+    elite : int
+        How many count as the very best.
+    exploit : float
+        How often a parent is drawn from them.
     """
 
-    def __init__(self, top: int = 24, cells: int = 6, inspirations: int = 3) -> None:
+    def __init__(self, top: int = 24, cells: int = 6, inspirations: int = 3, elite: int = 6, exploit: float = 0.75) -> None:
         super().__init__()
+        self._elite, self._exploit = elite, exploit
         self._top, self._cells, self._inspirations = top, cells, inspirations
         self._best: list[Scored] = []
         self._winners: dict[str, Scored] = {}
@@ -148,11 +153,10 @@ class MixedArchive(_Base):
             self._traces.pop(self._kept.pop(number).trace, None)
 
     def sample(self, rng: np.random.Generator) -> Parents:
-        """See :meth:`Archive.sample`."""
+        """One of the very best most of the time, otherwise any that is kept."""
         kept = self.members
-        main = kept[
-            _draw(shinka_weights([float(each.score or 0.0) for each in kept], [self._children.get(each.number, 0) for each in kept]), rng)
-        ]
+        pool = kept[: self._elite] if rng.random() < self._exploit else kept
+        main = pool[_draw(weights([float(each.score or 0.0) for each in pool], [self._children.get(each.number, 0) for each in pool]), rng)]
         others = [each for each in kept if each is not main]
         chosen = rng.permutation(len(others))[: self._inspirations]
         return Parents(main, tuple(others[i] for i in chosen))
@@ -242,12 +246,16 @@ class StartsOnly(TopArchive):
         return super().add(candidate)
 
 
-def shinka_weights(scores: list[float], children: list[int]) -> np.ndarray:
-    """ShinkaEvolve's parent weights: sigmoid(10 (score - median) / MAD) / (1 + children)."""
+def weights(scores: list[float], children: list[int]) -> np.ndarray:
+    """ShinkaEvolve's parent weights, sigmoid(10 (score - median) / MAD) / (1 + children), with the root of the children.
+
+    A search without a language model makes hundreds of children of one parent before the right one; without the root it would leave
+    the best parent for worse ones long before.
+    """
     values = np.array(scores)
     median = float(np.median(values))
     spread = float(np.median(np.abs(values - median))) or float(np.max(np.abs(values - median))) or 1.0
-    return np.asarray(1 / (1 + np.exp(-np.clip(10 * (values - median) / spread, -500, 500))) / (1 + np.array(children)))
+    return np.asarray(1 / (1 + np.exp(-np.clip(10 * (values - median) / spread, -500, 500))) / np.sqrt(1 + np.array(children)))
 
 
 def _draw(weights: np.ndarray, rng: np.random.Generator) -> int:

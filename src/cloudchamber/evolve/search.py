@@ -448,9 +448,7 @@ class Search:
     def _gain(self, candidate: Scored, main: Scored | None) -> float:
         if candidate.score is None or main is None or main.score is None or candidate.score <= main.score:
             return 0.0
-        first = max((each.score for each in self.starts if each.score is not None), default=main.score)
-        reach = max(candidate.score - first, 1e-9) if candidate.score > first else math.inf
-        return 0.2 + 0.8 * min(1.0, (candidate.score - main.score) / reach)
+        return min(1.0, 20 * (candidate.score - main.score) / max(abs(main.score), 1e-9))
 
     def _merit(self, candidate: Scored) -> float:
         """Training and validation together, by their numbers of trials."""
