@@ -7,7 +7,7 @@ The default keeps the best of each workload (as GEPA's Pareto front does), the b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -269,29 +269,29 @@ ARCHIVES: dict[str, Callable[[], Archive]] = {"mixed": MixedArchive, "pareto": P
 
 
 class Bandit:
-    """Which proposer to use: UCB on decayed sums of gain per cost, so that what helps now is used now.
+    """Which proposer to use: UCB on decayed sums of gain, so that what helps now is used now.
 
     Parameters
     ----------
-    names : tuple of str
+    shares : mapping of str to float
+        How often each would be used if all helped alike.
     decay : float
     explore : float
     """
 
-    def __init__(self, names: tuple[str, ...], decay: float = 0.97, explore: float = 0.4) -> None:
-        self._names, self._decay, self._explore = names, decay, explore
-        self._visits = dict.fromkeys(names, 0.0)
-        self._rewards = dict.fromkeys(names, 0.0)
+    def __init__(self, shares: Mapping[str, float], decay: float = 0.98, explore: float = 0.5) -> None:
+        self._shares, self._decay, self._explore = dict(shares), decay, explore
+        self._visits = dict.fromkeys(shares, 0.0)
+        self._rewards = dict.fromkeys(shares, 0.0)
 
     def choose(self, rng: np.random.Generator, allowed: tuple[str, ...] | None = None) -> str:
         """The proposer with the highest upper confidence bound; ties by draw."""
-        names = [name for name in self._names if allowed is None or name in allowed]
+        names = [name for name in self._shares if allowed is None or name in allowed]
         total = sum(self._visits.values()) + 1.0
         bounds = []
         for name in names:
-            visits = self._visits[name]
-            mean = self._rewards[name] / visits if visits > 0 else 1.0
-            bounds.append(mean + self._explore * math.sqrt(math.log(total + 1.0) / (visits + 0.1)))
+            mean = self._rewards[name] / (self._visits[name] + 1.0)
+            bounds.append(mean + self._explore * math.sqrt(math.log(total + 1.0) * self._shares[name] / (self._visits[name] + 0.1)))
         best = max(bounds)
         ties = [name for name, bound in zip(names, bounds, strict=True) if bound >= best - 1e-12]
         return ties[int(rng.integers(len(ties)))]
@@ -300,7 +300,7 @@ class Bandit:
         """Note a told candidate's gain over its main parent (0 where there was none), between 0 and 1."""
         if name not in self._visits:
             return
-        for each in self._names:
+        for each in self._shares:
             self._visits[each] *= self._decay
             self._rewards[each] *= self._decay
         self._visits[name] += 1.0

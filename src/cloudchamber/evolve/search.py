@@ -171,7 +171,7 @@ class Search:
                 proposer.bind(self)
         self.donors = _siblings(self.study) if settings.siblings else ()
         self.archive: Archive = ARCHIVES[settings.archive]()
-        self.bandit = Bandit(tuple(self.proposers))
+        self.bandit = Bandit({name: getattr(each, "share", 1.0) for name, each in self.proposers.items()})
         self.starts: tuple[Scored, ...] = ()
         self._seen: dict[tuple[str, int], float] = {}
         self._reference: dict[tuple[str, str, int], float] = {}

@@ -34,6 +34,7 @@ class MutateAST:
     """
 
     name = "mutate"
+    share = 4.0
 
     def __init__(self, most: int = 3) -> None:
         self._most = most
@@ -68,7 +69,13 @@ def mutated(source: str, problem: Problem, rng: np.random.Generator, times: int)
 
 
 def _pick(items: list[Site], rng: np.random.Generator) -> Site | None:
-    return items[int(rng.integers(len(items)))] if items else None
+    """A function first, then a place in it: what a policy prefers is often said in few words, as in a sort key."""
+    if not items:
+        return None
+    functions = list({id(each.function): each.function for each in items})
+    chosen = functions[int(rng.integers(len(functions)))]
+    own = [each for each in items if id(each.function) == chosen]
+    return own[int(rng.integers(len(own)))]
 
 
 def _number(rng: np.random.Generator) -> str:
@@ -167,12 +174,14 @@ def add_term(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edi
     feature = choices[int(rng.integers(len(choices)))]
     sign, size, inner = ("-" if rng.random() < 0.3 else "+"), _number(rng), text.of(site.node)
     shape = rng.random()
-    if shape < 0.7:
+    if shape < 0.5:
         new = f"({inner} {sign} {size} * ({feature}))"
-    elif shape < 0.85:
+    elif shape < 0.65:
         new = f"({inner} * (1 {sign} {size} * ({feature})))"
+    elif shape < 0.85:
+        new = f"({inner} {rng.choice(['*', '/'])} ({feature}))"
     else:
-        new = f"({inner} * ({feature}))" if rng.random() < 0.5 else f"({inner} ** {rng.choice(['0.5', '2', '1.5'])})"
+        new = f"(({inner}) ** {rng.choice(['0.5', '2', '1.5'])})"
     return text.span(site.node), new, f"{inner[:24]} became {new[:60]}"
 
 
