@@ -34,6 +34,7 @@ examples: $(VENV)/.test $(VENV)/.examples
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/spot.py
+	$(BIN)/python benchmarks/jail.py
 
 clean:
 	rm -rf $(VENV) site reports .mypy_cache .ruff_cache .hypothesis
