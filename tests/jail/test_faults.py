@@ -235,10 +235,10 @@ def trials(n):
             assert i % 3 == 0
 
 
-def test_hundred_trials_leave_nothing():
+def test_sixty_trials_leave_nothing():
     trials(30)
     before = usage()
-    trials(100)
+    trials(60)
     time.sleep(0.2)
     after = usage()
     assert after[1] <= before[1] and after[2] == before[2]

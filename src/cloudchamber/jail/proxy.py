@@ -251,7 +251,7 @@ class Session:
 
 def _cause_of_death(status: int, cpu_s: float, limits: Limits) -> tuple[str, str]:
     number = status & 0x7F
-    if number in (signal.SIGXCPU, signal.SIGKILL) and cpu_s >= limits.cpu_s - 0.1:  # the kernel counts it in two ways
+    if number == signal.SIGXCPU or (number == signal.SIGKILL and cpu_s >= 0.8 * limits.cpu_s):  # the kernel counts it in two ways
         return "timeout", f"it used {cpu_s:.1f} s of processor time; the limit cpu_s is {limits.cpu_s:g}"
     if number:
         return "died", f"its process was killed by {_NAMES.get(number, f'signal {number}')}"
