@@ -36,6 +36,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/spot.py
 	$(BIN)/python benchmarks/moe_balance.py
 	$(BIN)/python benchmarks/transactions.py
+	$(BIN)/python benchmarks/jail.py
 
 clean:
 	rm -rf $(VENV) site reports .mypy_cache .ruff_cache .hypothesis

@@ -15,7 +15,7 @@ from cloudchamber.jail.levels import NamespaceJail
 
 from .play import Clue, Player
 
-QUICK = Limits(cpu_s=4, wall_s=6, call_s=1.5, memory=256 << 20, tmp=4 << 20, output=1 << 20)
+QUICK = Limits(cpu_s=4, wall_s=6, call_s=1, memory=256 << 20, tmp=4 << 20, output=1 << 20)
 HONEST = """
 from tests.jail.play import Guess
 class Honest:

@@ -208,7 +208,7 @@ def test_another_user_than_root(level, tmp_path_factory):
     base = Path(sys.base_prefix).resolve()
     home = Path(tempfile.mkdtemp(dir="/tmp"))
     os.chown(home, 1234, 1234)
-    code = "from cloudchamber.jail.check import check; found = check(%r); print(found.problem, found.holes, len(found.walls))" % level
+    code = f"from cloudchamber.jail.check import check; found = check({level!r}); print(found.problem, found.holes, len(found.walls))"
     script = f"""
         set -e
         mount -t tmpfs -o mode=755 t /mnt; mkdir /mnt/base /mnt/repo; mount --bind {base} /mnt/base; mount --bind {ROOT} /mnt/repo

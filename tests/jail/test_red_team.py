@@ -158,7 +158,7 @@ def test_c21_processor_time_is_read_by_the_parent():
 
 
 def test_c22_clock_threads_and_background_work_are_out_of_reach():
-    patch = HONEST.replace("self.first =", "\n        import time; time.monotonic = time.time = lambda: 0.0; time.sleep(1.7); self.first =")
+    patch = HONEST.replace("self.first =", "\n        import time; time.monotonic = time.time = lambda: 0.0; time.sleep(1.2); self.first =")
     with pytest.raises(CandidateError, match="call_s"):
         play(patch)
     for expression in (

@@ -63,7 +63,7 @@ def _to_wire(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
             raise InputError(f"an array of dtype {value.dtype} cannot be sent; use numbers, booleans or fixed-width strings.")
-        return [value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]
+        return [value.dtype.str, value.shape, value.tobytes()]
     if isinstance(value, np.random.Generator):
         return _plain(value.bit_generator.state)
     if isinstance(value, np.generic):
@@ -92,16 +92,19 @@ def _unplain(state: Any) -> Any:
 
 def _from_wire(kind: type, value: Any) -> Any:
     if kind is np.ndarray or typing.get_origin(kind) is np.ndarray:
-        dtype, shape, data = value
-        if not (isinstance(dtype, str) and _DTYPE.fullmatch(dtype)):
-            raise ValueError(f"arrays of {dtype!r} are not accepted; use numbers, booleans or fixed-width strings")
-        if len(shape) > 32 or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
-            raise ValueError(f"{shape!r} is not the shape of an array")
-        array = np.frombuffer(data, dtype=np.dtype(dtype))
-        if math.prod(shape) != array.size:
-            raise ValueError(f"an array of shape {shape} does not have {array.size} items")
-        _check_bits(array)
-        array = array.reshape(shape).astype(array.dtype.newbyteorder("="), copy=False)
+        text, shape, data = value
+        dtype = _dtype(text)
+        array = np.frombuffer(data, dtype=dtype)
+        if type(shape) is not list or shape != [array.size]:
+            if len(shape) > 32 or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
+                raise ValueError(f"{shape!r} is not the shape of an array")
+            if math.prod(shape) != array.size:
+                raise ValueError(f"an array of shape {shape} does not have {array.size} items")
+            array = array.reshape(shape)
+        if dtype.kind in "bU":
+            _check_bits(array)
+        if not dtype.isnative:
+            array = array.astype(dtype.newbyteorder("="))
         array.flags.writeable = False
         return array
     if kind is np.random.Generator:
@@ -119,12 +122,19 @@ def _from_wire(kind: type, value: Any) -> Any:
     raise NotImplementedError(f"cannot decode {kind!r}")
 
 
+@lru_cache(maxsize=256)
+def _dtype(text: str) -> np.dtype[Any]:
+    if not (isinstance(text, str) and _DTYPE.fullmatch(text)):
+        raise ValueError(f"arrays of {text!r} are not accepted; use numbers, booleans or fixed-width strings")
+    return np.dtype(text)
+
+
 def _check_bits(array: np.ndarray) -> None:
     """Refuse bytes that are no value of the dtype: a "true" of 255 counts as 255 in a sum, and some text cannot be read."""
     if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
         raise ValueError("an array of booleans holds bytes that are neither 0 nor 1")
     if array.dtype.kind == "U" and array.size:
-        codes = array.view(array.dtype.byteorder + "u4" if array.dtype.byteorder in "<>" else "u4")
+        codes = array.ravel().view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
         if codes.max() > 0x10FFFF or ((codes >= 0xD800) & (codes <= 0xDFFF)).any():
             raise ValueError("an array of text holds what is no character")
 

@@ -19,10 +19,10 @@ import msgspec
 from cloudchamber.core.errors import CandidateError, InputError, JailUnavailable
 
 from . import filters, runner
-from .launch import bubble, interpreter
+from .launch import bubble
 from .limits import Limits
 from .proxy import RING, cleaned
-from .stage import system_places
+from .stage import interpreter, system_places
 
 GRACE_S = 5.0  # for coming up, and for handing the files back
 MAX_FILES = 4096

@@ -294,7 +294,7 @@ class _Receiver:
                 if len(data) >= need:
                     self._left = data[need:]
                     return ticket, kind, data[HEADER.size : need]
-            more = os.read(self._fd, max(65536, need - len(data)))
+            more = os.read(self._fd, max(16384, need - len(data)))
             if not more:
                 return None
             data = data + more if data else more

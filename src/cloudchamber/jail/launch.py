@@ -167,7 +167,6 @@ class Zygote:
         finally:
             for pair in pairs:
                 pair[1].close()
-        child.channel.setblocking(False)
         child.output.setblocking(False)
         return child
 

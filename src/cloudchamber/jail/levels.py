@@ -253,11 +253,11 @@ def load(
     --------
     >>> from cloudchamber.jail import load
     >>> from cloudchamber.spot import SpotPolicy
-    >>> source = "class Waits:\n    def reset(self, spec, rng): pass\n    def decide(self, obs): return 1"
-    >>> policy = load(source, SpotPolicy)
-    >>> policy.decide(None)
+    >>> source = "class Lazy:\n    def reset(self, spec, rng): pass\n    def decide(self, obs): pass"
+    >>> policy = load(source, SpotPolicy)  # doctest: +SKIP
+    >>> policy.decide(obs)  # doctest: +SKIP
     Traceback (most recent call last):
         ...
-    cloudchamber.core.errors.CandidateError: decide(): ...
+    cloudchamber.core.errors.CandidateError: decide(): not a valid Decision: Expected `object`, got `null`
     """
     return jail_of(level, libraries).load(source, protocol, name=name, limits=limits)  # type: ignore[no-any-return]

@@ -85,7 +85,7 @@ def _become(job: dict[str, Any], streams: list[int]) -> None:
             (resource.RLIMIT_NOFILE, 256),
             (resource.RLIMIT_CORE, 0),
         ):
-            resource.setrlimit(kind, (value, value))
+            resource.setrlimit(kind, (value, value + (kind == resource.RLIMIT_CPU)))
         os.execvpe(job["argv"][0], job["argv"], {"PATH": "/usr/bin:/bin", "HOME": WORK, "LC_ALL": "C.UTF-8", "TMPDIR": "/tmp"})
     except BaseException as error:
         os.write(2, f"{job['argv'][0]}: {error}\n".encode())

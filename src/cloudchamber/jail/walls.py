@@ -114,7 +114,7 @@ def limit(cpu_s: float, memory: int, file_bytes: int) -> None:
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_SIGPENDING, 64),
     ):
-        resource.setrlimit(kind, (value, value))
+        resource.setrlimit(kind, (value, value + (kind == resource.RLIMIT_CPU)))  # SIGXCPU says why; SIGKILL comes where it is ignored
 
 
 def drop_capabilities() -> None:
