@@ -58,3 +58,31 @@ def dashboard_command(
     if host not in ("127.0.0.1", "::1", "localhost"):
         typer.echo(f"chamber: warning: {host} is not the loopback: whoever has the URL can read the candidates, unencrypted.", err=True)
     serve_dashboard(store, host, port, opened=opened)
+
+
+def import_command(
+    evaluator: Annotated[Path, typer.Option(help="File with evaluate(program_path).")],
+    program: Annotated[Path, typer.Option(help="Program to start from; only what EVOLVE-BLOCK markers enclose changes.")],
+    store: Annotated[Path, typer.Option(help="The run's file; made if it does not exist, gone on with if it does.")] = Path("evolve.db"),
+    metric: Annotated[str, typer.Option(help="Which of the evaluator's numbers to search by.")] = "combined_score",
+    minimise: Annotated[bool, typer.Option("--minimise", help="Lower is better.")] = False,
+    evaluations: Annotated[int, typer.Option(min=1, help="Budget of the whole run.")] = 200,
+    proposer: Annotated[list[str] | None, typer.Option(help="Repeatable. Default: tune, mutate, splice.")] = None,
+    library: Annotated[list[str] | None, typer.Option(help="Distribution the evaluator may import; repeatable. Default: numpy.")] = None,
+    file: Annotated[list[Path] | None, typer.Option(help="File the evaluator needs next to it; repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random; random unless given.")] = None,
+) -> None:
+    """Search with an evaluator file of OpenEvolve, SkyDiscover or ShinkaEvolve; evaluator and candidate run jailed together."""
+    from cloudchamber.evolve import Budget, Search, Settings
+    from cloudchamber.evolve.importer import import_study
+
+    subject = import_study(evaluator, program, metric=metric, is_minimised=minimise, libraries=library or ("numpy",), files=file or ())
+    settings = Settings(proposers=tuple(proposer or Settings.proposers), trials=(1, 1, 2), seed=seed)
+    with Search(subject, settings, store=store, budget=Budget(evaluations=evaluations)) as search:
+        for note in search.notes:
+            typer.echo(f"chamber: note: {note}", err=True)
+        search.run()
+        best, first = search.best(), search.starts[0]
+        if best is not None:
+            typer.echo(f"candidate {best.number}: {metric} {best.objective:.6g}, started from {first.objective:.6g}; {subject.notes[0]}")
+            typer.echo(f"{store} holds the run; `chamber evolve show --store {store}` shows it.")
