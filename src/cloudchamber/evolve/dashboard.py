@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 EVENTS = 200  # lines of the log on the page
 DIFF_LINES = 3000
-_HIDDEN = re.compile(r"[^\x20-\x7e\n\t\u00a0-\u00ac\u00ae-\u2027\u2030-\u205f\u2070-\ufdff]")
+_HIDDEN = re.compile(r"[^\x20-\x7e\n\t\u00a0-\u00ac\u00ae-\u200a\u2010-\u2027\u2030-\u205f\u2070-\ufdff]")
 
 
 def serve_dashboard(
@@ -319,7 +319,7 @@ class View:
                 "wall_s": store["wall_s"],
                 "budget": store["budget"],
                 "best": store["best"],
-                "verdict": store["verdict"],
+                "verdict": _shown(store["verdict"]),
                 "verdicts": store["verdicts"],
                 **_study(str(settings["study"])),
             },
@@ -352,6 +352,15 @@ class View:
             trials = self._store.trials(1, "training")
             self._has_bound = all(trial.bound is not None and trial.bound > 0 for trial in trials) if trials else None
         return self._has_bound
+
+
+def _shown(value: Any) -> Any:
+    """Text in plain containers made visible."""
+    if isinstance(value, dict):
+        return {key: _shown(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return visible(value) if isinstance(value, str) else value
 
 
 def _row(each: Scored) -> dict[str, Any]:

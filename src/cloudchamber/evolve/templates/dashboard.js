@@ -11,12 +11,12 @@ function made(node, attributes, children) {
     else if (name === "paint") for (const [key, each] of Object.entries(value)) node.style.setProperty(key, each);
     else node.setAttribute(name, value);
   }
-  node.append(...children.flat().filter((each) => each !== null && each !== undefined && each !== ""));
+  node.append(...children.flat(Infinity).filter((each) => each !== null && each !== undefined && each !== ""));
   return node;
 }
 const h = (tag, attributes, ...children) => made(document.createElement(tag), attributes, children);
 const s = (tag, attributes, ...children) => made(document.createElementNS(SVG, tag), attributes, children);
-const fill = (id, ...children) => at(id).replaceChildren(...children.flat().filter(Boolean));
+const fill = (id, ...children) => at(id).replaceChildren(...children.flat(Infinity).filter(Boolean));
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const score = (value) => (isNumber(value) ? value.toFixed(4) : "–");
@@ -79,7 +79,7 @@ function drawTiles() {
   const info = run.info, budget = info.budget || {}, top = best(), first = bestStart(), all = told().filter((each) => !isStart(each));
   const valid = all.filter((each) => isNumber(each.score)).length, lost = all.length - valid;
   const gain = top && first ? top.score / first.score - 1 : null;
-  const since = gain === null ? "nothing scored yet" : gain > 0 ? [h("em", { class: "up" }, percent(gain, 2)), ` over ${first.note}`] : `the start, ${first.note}`;
+  const since = gain === null ? "nothing scored yet" : gain > 0 ? [h("b", { class: "up" }, percent(gain, 2)), ` over ${first.note}`] : `the start, ${first.note}`;
   const closed = info.has_bound && top && first && first.score < 1 ? (top.score - first.score) / (1 - first.score) : null;
   const money = info.usd > 0 || budget.usd ? `${info.usd.toFixed(2)} USD${budget.usd ? ` of ${budget.usd}` : ""}` : "no model asked";
   const shares = [budget.usd && info.usd / budget.usd, budget.tokens && info.tokens / budget.tokens].filter(isNumber);
