@@ -19,24 +19,25 @@ def mcp_command(
     """Serve a run to a coding agent over MCP, on standard input and output."""
     from cloudchamber.core.errors import InputError
     from cloudchamber.evolve import Budget, Search, Settings, resume
-    from cloudchamber.evolve.mcp import own_stdout, serve_mcp
+    from cloudchamber.evolve.mcp import serve_mcp
 
-    with own_stdout() as give_back:
+    if study is None and not store.is_file():
+        raise InputError(f"there is no run at {store}; name the study of a new one: `chamber evolve mcp --store {store} STUDY`.")
+
+    def opened() -> Search:
         budget = Budget(evaluations=evaluations)
-        if store.is_file():
-            search = resume(store, budget=budget)
-            if study is not None and search.study.name != study:
-                search.close()
-                raise InputError(f"{store} is a run of study {search.study.name!r}, not of {study!r}.")
-        elif study is None:
-            raise InputError(f"there is no run at {store}; name the study of a new one: `chamber evolve mcp --store {store} STUDY`.")
-        else:
+        if not store.is_file() and study is not None:
             search = Search(study, Settings(start=start, jail=jail, seed=seed), store=store, budget=budget)
-        with search:
-            for note in search.notes:
-                typer.echo(f"chamber: note: {note}", err=True)
-            give_back()
-            serve_mcp(search)
+        else:
+            search = resume(store, budget=budget)
+        if study is not None and search.study.name != study:
+            search.close()
+            raise InputError(f"{store} is a run of study {search.study.name!r}, not of {study!r}.")
+        for note in search.notes:
+            typer.echo(f"chamber: note: {note}", err=True)
+        return search
+
+    serve_mcp(opened)
 
 
 def dashboard_command(

@@ -285,7 +285,7 @@ class View:
     def changes(self, settled: int, event: int) -> dict[str, Any]:
         """Candidates after ``settled`` (up to which nothing can change any more), lines of the log after ``event``, and the run itself."""
         with self._lock:
-            return _finite(self._changes(settled, event))
+            return dict(_finite(self._changes(settled, event)))
 
     def _changes(self, settled: int, event: int) -> dict[str, Any]:
         store = self._store

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cloudchamber.core.errors import InputError
-from cloudchamber.core.outcome import Metric, Outcome
+from cloudchamber.core.outcome import Direction, Metric, Outcome
 from cloudchamber.core.registry import jailed
 from cloudchamber.core.study import Study, Workload
 from cloudchamber.jail.limits import Limits
@@ -59,7 +59,7 @@ class ImportedStudy(Study):
 
     def __init__(self, evaluator: str, program: str, *, metric: str, options: Options) -> None:
         self.evaluator, self.program, self.options = evaluator, program, options
-        direction = "min" if options.is_minimised else "max"
+        direction: Direction = "min" if options.is_minimised else "max"
         digest = hashlib.sha256(repr((evaluator, blocks(program)[0], sorted(options.files.items()), options)).encode())
         self._runs = {
             name: EvaluatorRun(name=name, seeds=3, is_generated=True, is_optional=name == "smoke", stage=name, sha256=digest.hexdigest())

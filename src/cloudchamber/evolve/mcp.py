@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import io
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cloudchamber.core.errors import ChamberError, InputError, MissingExtra
@@ -37,8 +35,14 @@ INSTRUCTIONS = (
 )
 
 
-def serve_mcp(search: Search) -> None:
+def serve_mcp(search: Search | Callable[[], Search]) -> None:
     """Serve a run to one agent until it closes its end; a told source is on disk before it is evaluated.
+
+    Parameters
+    ----------
+    search : Search or callable
+        A callable is called, and its run closed at the end, after the server answers: opening a run evaluates its starting policies,
+        and agents do not wait long for a server.
 
     Raises
     ------
@@ -48,7 +52,10 @@ def serve_mcp(search: Search) -> None:
     desk = Desk(search)
     with ThreadPoolExecutor(1, "search") as thread:  # one thread for the whole run: a jail dies with the thread that opened it
         server = server_of(desk, thread)
-        server.run("stdio")
+        try:
+            server.run("stdio")
+        finally:
+            thread.submit(desk.close).result()
 
 
 def server_of(desk: Desk, thread: ThreadPoolExecutor | None = None) -> MCPServer[Any]:
@@ -61,8 +68,13 @@ def server_of(desk: Desk, thread: ThreadPoolExecutor | None = None) -> MCPServer
         raise MissingExtra("an MCP server needs the package mcp", "evolve") from None
     from cloudchamber import __version__
 
+    @asynccontextmanager
+    async def begun(_: Any) -> AsyncIterator[None]:
+        asyncio.get_running_loop().run_in_executor(thread, desk.begin)  # by now standard output is the protocol's alone
+        yield
+
     server: MCPServer[Any] = MCPServer(
-        "cloudchamber", instructions=INSTRUCTIONS, version=__version__, log_level="ERROR", subscriptions=False
+        "cloudchamber", instructions=INSTRUCTIONS, version=__version__, log_level="ERROR", subscriptions=False, lifespan=begun
     )
 
     def added(tool: Callable[..., str], *, is_reading: bool) -> None:
@@ -91,11 +103,30 @@ class Desk:
 
     Parameters
     ----------
-    search : Search
+    search : Search or callable
+        A callable opens the run when it is first needed.
     """
 
-    def __init__(self, search: Search) -> None:
-        self._search = search
+    def __init__(self, search: Search | Callable[[], Search]) -> None:
+        self._given, self._opened = search, False
+
+    @cached_property
+    def _search(self) -> Search:
+        if not callable(self._given):
+            return self._given
+        search = self._given()
+        self._opened = True
+        return search
+
+    def begin(self) -> None:
+        """Open the run ahead of the first question; what goes wrong is told to whoever asks."""
+        with suppress(ChamberError):
+            self._search  # noqa: B018
+
+    def close(self) -> None:
+        """Close the run if it was opened here."""
+        if self._opened:
+            self._search.close()
 
     def problem(self) -> str:
         """The problem in words, the objective, the Protocol and its messages, limits, the budget left, and how to answer."""
@@ -239,25 +270,3 @@ def fenced(text: str, kind: str = "") -> str:
 
 def _joined(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
-
-
-@contextmanager
-def own_stdout() -> Iterator[Callable[[], None]]:
-    """Send whatever is printed to standard error until the yielded function is called: standard output belongs to the protocol alone."""
-    try:
-        sys.stdout.flush()
-        kept = os.dup(sys.stdout.fileno())
-    except (OSError, ValueError, io.UnsupportedOperation):  # not a real file, as in a test
-        yield lambda: None
-        return
-    os.dup2(sys.stderr.fileno(), 1)
-
-    def give_back() -> None:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-
-    try:
-        yield give_back
-    finally:
-        give_back()
-        os.close(kept)
