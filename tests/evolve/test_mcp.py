@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_a_whole_session(tmp_path):
 
 async def session(path, source):
     said, errors = {}, set()
-    server = mcp.StdioServerParameters(command=sys.executable, args=["-c", LAUNCH, str(path)])
+    server = mcp.StdioServerParameters(command=sys.executable, args=["-c", LAUNCH, str(path)], env=dict(os.environ))
     async with mcp.Client(mcp.stdio_client(server)) as client:
 
         async def call(key, tool, **arguments):
