@@ -33,7 +33,7 @@ def test_an_evaluator_is_searched_from_the_command_line(tmp_path):
 
 
 def test_the_dashboard_prints_its_url_and_takes_the_store(tmp_path, monkeypatch):
-    import cloudchamber.evolve.dashboard as dashboard
+    from cloudchamber.evolve import dashboard
 
     monkeypatch.setattr(dashboard, "serve_dashboard", lambda path, host, port, opened: opened(f"http://{host}:{port}/?token=x"))
     done = ran("dashboard", "--store", tmp_path / "run.db", "--port", 8123, "--no-open")
