@@ -140,6 +140,7 @@ class Text:
     def __init__(self, source: str) -> None:
         self.source = source
         self.tree = parsed(source)
+        self.open = open_lines(source)
         self._lines = [line.encode() for line in source.splitlines(keepends=True)]
         self._starts = [0]
         for line in source.splitlines(keepends=True):
@@ -172,8 +173,24 @@ class Text:
         return out
 
 
-def editable(tree: ast.Module) -> Iterator[tuple[ast.AST, tuple[ast.AST, ...]]]:
-    """Every node a search may change, with its ancestors: not imports, docstrings, annotations, decorators or constraint tables."""
+def open_lines(source: str) -> frozenset[int] | None:
+    """Numbers of the lines between ``EVOLVE-BLOCK`` markers; None where a source has none and all of it is open."""
+    if "EVOLVE-BLOCK-START" not in source:
+        return None
+    found, is_open = set(), False
+    for number, line in enumerate(source.splitlines(), 1):
+        if line.strip().startswith("#") and ("EVOLVE-BLOCK-START" in line or "EVOLVE-BLOCK-END" in line):
+            is_open = "EVOLVE-BLOCK-START" in line
+        elif is_open:
+            found.add(number)
+    return frozenset(found)
+
+
+def editable(tree: ast.Module, lines: frozenset[int] | None = None) -> Iterator[tuple[ast.AST, tuple[ast.AST, ...]]]:
+    """Every node a search may change (on the given lines), with its ancestors: not imports, docstrings, annotations, decorators or constraint tables."""
+
+    def is_open(node: ast.AST) -> bool:
+        return lines is None or (getattr(node, "lineno", 0) in lines and getattr(node, "end_lineno", 0) in lines)
 
     def walk(node: ast.AST, above: tuple[ast.AST, ...]) -> Iterator[tuple[ast.AST, tuple[ast.AST, ...]]]:
         for name, value in ast.iter_fields(node):
@@ -184,7 +201,8 @@ def editable(tree: ast.Module) -> Iterator[tuple[ast.AST, tuple[ast.AST, ...]]]:
                     continue
                 if child is _docstring(node) or _is_table(child) or isinstance(child, (ast.JoinedStr, ast.Raise, ast.Assert)):
                     continue
-                yield child, (*above, node)
+                if is_open(child):
+                    yield child, (*above, node)
                 yield from walk(child, (*above, node))
 
     yield from walk(tree, ())
@@ -199,7 +217,7 @@ def literals(text: Text) -> list[ast.Constant]:
     """The numbers of a source that a search may change, in order of their place."""
     found = [
         node
-        for node, _ in editable(text.tree)
+        for node, _ in editable(text.tree, text.open)
         if isinstance(node, ast.Constant) and type(node.value) in (int, float) and abs(node.value) < 1e15
     ]
     return sorted(found, key=lambda node: (node.lineno, node.col_offset))

@@ -373,7 +373,7 @@ class Search:
         """Stage 0, and durable."""
         identity = skeleton = ""
         try:
-            code.check(candidate.source, self.problem.verbs, self.problem.libraries, home_of(self.study))
+            self._check(candidate.source)
             identity, skeleton = code.identity(candidate.source), code.skeleton(candidate.source)
             if task is not None and self.store.knows(identity):
                 raise InputError("the same policy was told before (comments and layout apart).")
@@ -386,6 +386,14 @@ class Search:
         if candidate.status == "told" and task is not None:
             self._evaluations += 1
         return candidate
+
+    def _check(self, source: str) -> None:
+        """Stage 0; a study whose candidates are no policies brings its own."""
+        own = getattr(self.study, "check_source", None)
+        if own is not None:
+            own(source)
+        else:
+            code.check(source, self.problem.verbs, self.problem.libraries, home_of(self.study))
 
     def _evaluate(self, candidate: Scored) -> tuple[Scored, list[Trial]]:
         return self.evaluator.evaluate(candidate, self._hints(), is_start=candidate.proposer == "start")
@@ -491,7 +499,7 @@ class Search:
 
     def _is_new(self, source: str) -> bool:
         try:
-            code.check(source, self.problem.verbs, self.problem.libraries, home_of(self.study))
+            self._check(source)
             return not self.store.knows(code.identity(source))
         except InputError:
             return False
@@ -584,7 +592,7 @@ def problem_of(study: Study) -> Problem:
     others = frozenset(field for found in kinds.values() for field, is_number in found.items() if not is_number)
     metric = study.objective
     return Problem(
-        study.name, study.title, inspect.cleandoc(type(study).__doc__ or ""), f"{metric.name} in {metric.unit}, to be {'maximised' if metric.direction == 'max' else 'minimised'}",
+        study.name, study.title, inspect.cleandoc(study.__doc__ or ""), f"{metric.name} in {metric.unit}, to be {'maximised' if metric.direction == 'max' else 'minimised'}",
         metric.direction == "max", inspect.getsource(module) if module is not None else "", verbs_of(study.protocol), features, others, study.libraries,
     )  # fmt: skip
 
@@ -632,7 +640,8 @@ def _siblings(study: Study) -> tuple[Scored, ...]:
 
 
 def _starting(study: Study, start: str | None) -> dict[str, str]:
-    built_in = dict(_built_in(study))
+    own = getattr(study, "starting_sources", None)  # of a study whose candidates are no policies
+    built_in = dict(own() if own is not None else _built_in(study))
     if start is None:
         return built_in
     if start in built_in:

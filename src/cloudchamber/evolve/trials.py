@@ -70,7 +70,10 @@ class Opener:
     limits: Any = None
 
     def maker(self, source: str) -> Callable[[], Any]:
-        """The constructor that opens a source in the jail."""
+        """The constructor that opens a source in the jail; a study whose candidates are no policies wraps them itself."""
+        own = getattr(self.study, "open_source", None)
+        if own is not None:
+            return own(source, self.level)  # type: ignore[no-any-return]
         return jailed(self.study, source, level=self.level, limits=self.limits)
 
     def run(self, source: str | Callable[[], Any], point: Point) -> Trial:

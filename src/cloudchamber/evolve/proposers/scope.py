@@ -30,7 +30,7 @@ class Site:
 
 def sites(text: code.Text, *kinds: type[ast.AST]) -> list[Site]:
     """Every editable place of some kinds that is inside a function."""
-    found = [Site(node, above) for node, above in code.editable(text.tree) if isinstance(node, kinds)]
+    found = [Site(node, above) for node, above in code.editable(text.tree, text.open) if isinstance(node, kinds)]
     return [site for site in found if site.function is not None]
 
 
