@@ -72,7 +72,8 @@ def class_of(module: ModuleType, verbs: tuple[str, ...], class_name: str | None,
         if missing:
             raise InputError(f"{path}: {class_name} lacks {', '.join(f'{verb}()' for verb in missing)}.")
         return cls
-    fits = [cls for cls in own.values() if all(callable(getattr(cls, verb, None)) for verb in verbs)]
+    able = [cls for cls in own.values() if all(callable(getattr(cls, verb, None)) for verb in verbs)]
+    fits = [cls for cls in able if not any(cls in other.__mro__[1:] for other in able)]  # a base is not the policy
     if len(fits) != 1:
         found = ", ".join(cls.__name__ for cls in fits) or "none"
         raise InputError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace as replace_fields
 
 from cloudchamber.core.errors import InputError
 from cloudchamber.core.study import Workload, rng_of, start_of
@@ -60,6 +61,10 @@ class SpotWorkload(Workload):
         A user's own.
     folder : str or None
         Where the public data lies; None: not looked for yet.
+    span : tuple of float
+        The part of the trace that trials may start and end in, as shares of its length.
+    renaming : int or None
+        Zones are named and ordered anew, by a draw from this number.
     """
 
     market: str
@@ -73,6 +78,8 @@ class SpotWorkload(Workload):
     start_h: float | None = None
     trace: Trace | None = None
     folder: str | None = None
+    span: tuple[float, float] = (0.0, 1.0)
+    renaming: int | None = None
 
     @property
     def summary(self) -> str:
@@ -96,7 +103,32 @@ class SpotWorkload(Workload):
     def whole_market(self, seed: int) -> Market:
         """The market the seed's window is cut from (for a generated one, drawn for this seed)."""
         market = _generated(self, seed) if self.is_generated else _read(self)
-        return market.select(self.zones) if self.zones else market
+        if self.zones:
+            market = market.select(self.zones)
+        if self.span != (0.0, 1.0):
+            first, last = (round(share * market.ticks) for share in self.span)
+            market = market.window(first, max(last - first, 1))
+        return market if self.renaming is None else _renamed(market, self.renaming)
+
+    def part(self, lo: float, hi: float) -> SpotWorkload | None:
+        """A share of the trace in time; None if the job's deadline does not fit into it three times over."""
+        if self.is_generated:
+            return self
+        market = self.whole_market(0)
+        hours = market.ticks * market.tick_s / 3600 * (hi - lo)
+        first, last = self.span
+        span = (first + lo * (last - first), first + hi * (last - first))
+        return replace(self, span=span) if hours >= 3 * self.work_h * self.deadline_ratio else None
+
+    def twin(self) -> SpotWorkload | None:
+        """A market drawn to the statistics of the public one; None for a user's own trace."""
+        if self.is_generated:
+            return self
+        return replace(self, is_generated=True) if self.trace is None and self.market in twins() else None
+
+    def renamed(self, rng: np.random.Generator) -> SpotWorkload:
+        """The same market with zones and regions named and ordered anew."""
+        return replace(self, renaming=int(rng.integers(1 << 31)))
 
 
 @dataclass(frozen=True)
@@ -148,7 +180,18 @@ class World:
         return self.simulator.spec
 
 
-@lru_cache(maxsize=4)
+def _renamed(market: Market, renaming: int) -> Market:
+    rng = np.random.default_rng(renaming)
+    order = [market.zones[i].name for i in rng.permutation(len(market.zones))]
+    regions = {zone.region: "" for zone in market.zones}
+    for region, i in zip(regions, rng.permutation(len(regions)), strict=True):
+        regions[region] = f"region{i}"
+    moved = market.select(tuple(order))
+    zones = tuple(replace_fields(zone, name=f"{regions[zone.region]}-{i}", region=regions[zone.region]) for i, zone in enumerate(moved.zones))
+    return replace(moved, zones=zones)
+
+
+@lru_cache(maxsize=64)
 def _world(workload: SpotWorkload, seed: int) -> World:
     market = workload.whole_market(seed)
     work_s = workload.work_h * 3600
