@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cloudchamber.core.reserved import RESERVED
+
 if TYPE_CHECKING:
     from cloudchamber.evolve.search import Search, Settings
     from cloudchamber.evolve.store import Store
@@ -17,18 +19,17 @@ if TYPE_CHECKING:
 
 FOLDER = Path(".chamber/evolve")
 StorePath = Annotated[Path, typer.Option("--store", help="The run's file.")]
-SUBCOMMANDS = ("run", "ask", "tell", "resume", "show", "export", "red-team", "mcp", "dashboard")
 
 
 def app() -> typer.Typer:
     """The group of commands; ``chamber evolve STUDY`` is short for ``chamber evolve run STUDY``."""
     from .redteaming import red_team_command
-    from .serving_evolve import dashboard_command, mcp_command
+    from .serving_evolve import dashboard_command, import_command, mcp_command
 
     group = typer.Typer(help="Search for a better policy on any study: chamber evolve STUDY.", no_args_is_help=True, rich_markup_mode=None)
     group.callback()(lambda: None)
     commands = {
-        "run": run, "ask": ask, "tell": tell, "resume": resume, "show": show, "export": export, "red-team": red_team_command, "mcp": mcp_command,
+        "run": run, "ask": ask, "tell": tell, "resume": resume, "show": show, "export": export, "import": import_command, "red-team": red_team_command, "mcp": mcp_command,
         "dashboard": dashboard_command,
     }  # fmt: skip
     for name, function in commands.items():
@@ -38,7 +39,7 @@ def app() -> typer.Typer:
 
 def expanded(arguments: list[str]) -> list[str]:
     """``evolve STUDY`` as ``evolve run STUDY``."""
-    if len(arguments) > 1 and arguments[0] == "evolve" and arguments[1] not in (*SUBCOMMANDS, "--help"):
+    if len(arguments) > 1 and arguments[0] == "evolve" and arguments[1] not in (*RESERVED, "--help"):
         return ["evolve", "run", *arguments[1:]]
     return arguments
 
@@ -94,7 +95,7 @@ def run(
 
 
 def resume(
-    store: Annotated[Path, typer.Argument(help="The run's file.")],
+    store: StorePath,
     evaluations: Annotated[int, typer.Option(help="Budget of the whole run: candidates to evaluate.")] = 200,
     tokens: Annotated[int | None, typer.Option(help="Budget: tokens of language models.")] = None,
     usd: Annotated[float | None, typer.Option(help="Budget: dollars.")] = None,
@@ -132,7 +133,7 @@ def _run(search: Search, jobs: int, backend: str, *, json: bool, compare: bool, 
         except KeyboardInterrupt:
             stopped = "interrupted"
     if stopped:
-        typer.echo(f"chamber: {stopped}\nchamber: nothing is lost: chamber evolve resume {search.store.path}", err=True)
+        typer.echo(f"chamber: {stopped}\nchamber: nothing is lost: chamber evolve resume --store {search.store.path}", err=True)
         raise typer.Exit(130 if stopped == "interrupted" else 1)
     verdicts = judge(search, 1 if jobs == 1 else jobs, backend)
     rivals = _rivals(search, jobs, backend) if compare else {}
@@ -245,7 +246,7 @@ def tell(
 
 
 def show(
-    store: Annotated[Path, typer.Argument(help="The run's file.")],
+    store: StorePath,
     candidate: Annotated[int | None, typer.Argument(help="Only this candidate, with its source.")] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:

@@ -18,6 +18,8 @@ from .study import Study
 
 STUDIES, COMMANDS, JAILS = "cloudchamber.studies", "cloudchamber.commands", "cloudchamber.jails"
 
+RESERVED = ("run", "ask", "tell", "resume", "show", "export", "import", "red-team", "mcp", "dashboard")
+
 
 @cache
 def _points(group: str) -> dict[str, EntryPoint]:
@@ -65,6 +67,8 @@ def load_study(name: str) -> Study:
     points = _points(STUDIES)
     if name not in points:
         raise unknown("study", name, points)
+    if name in RESERVED:
+        raise InputError(f"a study may not be called {name!r}, since that is a command of `chamber evolve`; its package must rename it.")
     try:
         return points[name].load()()  # type: ignore[no-any-return]
     except Exception as error:  # a third party's study must not take the others down with it

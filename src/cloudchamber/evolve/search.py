@@ -169,6 +169,7 @@ class Search:
         for proposer in self.proposers.values():
             if hasattr(proposer, "bind"):
                 proposer.bind(self)
+        self.store["budget"] = asdict(self.budget)
         self.donors = _siblings(self.study) if settings.siblings else ()
         self.archive: Archive = ARCHIVES[settings.archive]()
         self.bandit = Bandit({name: getattr(each, "share", 1.0) for name, each in self.proposers.items()})
