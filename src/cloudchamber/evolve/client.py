@@ -115,7 +115,7 @@ class _Failure:
     """Why one try gave no answer, what it may have cost, and whether and when another makes sense."""
 
     why: str
-    cost: Spend = Spend()
+    cost: Spend = field(default_factory=Spend)
     is_passing: bool = True
     wait_s: float = 0.0
 
@@ -202,7 +202,7 @@ class Client:
         return Spend(read + written, (read * self.usd_per_mtok_in + written * self.usd_per_mtok_out) / 1e6)
 
     def _try(self, body: bytes, worst: Spend) -> Reply | _Failure:
-        """One request in a thread with a loop of its own, so that the deadline holds whatever the endpoint does, also inside a running loop."""
+        """One request, in a thread with an event loop of its own: the deadline holds whatever the endpoint does."""
         with ThreadPoolExecutor(1, thread_name_prefix="llm") as pool:
             found = pool.submit(lambda: asyncio.run(self._post(body, worst))).result()
         return found if isinstance(found, _Failure) else self._read(*found, worst)
