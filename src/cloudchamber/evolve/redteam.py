@@ -92,8 +92,12 @@ class RedTeam:
         order = {"gain": 0, "legal": 1, "nothing": 2, "void": 3}
         lines = [f"{'attack':34} {'items':14} {'verdict':8} why"]
         for row in sorted(self.rows, key=lambda row: order[row.verdict]):
-            lines.append(f"{row.attack[:34]:34} {','.join(row.items)[:14]:14} {row.verdict.upper() if row.verdict == 'gain' else row.verdict:8} {row.reason[:110]}")
-        counts = ", ".join(f"{sum(row.verdict == verdict for row in self.rows)} {verdict}" for verdict in ("void", "nothing", "legal", "gain"))
+            lines.append(
+                f"{row.attack[:34]:34} {','.join(row.items)[:14]:14} {row.verdict.upper() if row.verdict == 'gain' else row.verdict:8} {row.reason[:110]}"
+            )
+        counts = ", ".join(
+            f"{sum(row.verdict == verdict for row in self.rows)} {verdict}" for verdict in ("void", "nothing", "legal", "gain")
+        )
         lines.append(f"{self.study}: {len(self.rows)} attacks on {self.honest} in a {self.level} jail: {counts}.")
         return "\n".join(lines)
 
@@ -106,7 +110,9 @@ class RedTeam:
             }
             for row in self.rows
         ]  # fmt: skip
-        rows += [{"study": self.study, "items": [item], "verdict": "not applicable", "reason": why} for item, why in self.not_applicable.items()]
+        rows += [
+            {"study": self.study, "items": [item], "verdict": "not applicable", "reason": why} for item, why in self.not_applicable.items()
+        ]
         return "".join(json.dumps(row) + "\n" for row in rows)
 
 
@@ -223,14 +229,18 @@ class _Ground:
         built_in = dict(_built_in(self.study))
         order = [*(name for name in self.study.floor if name in built_in), *built_in]
         makers = self.study.policies()
-        self.own = {name: judged(one_trial(self.study, make, self.workload, 0), self.study.metrics, self.bound) for name, make in makers.items()}
+        self.own = {
+            name: judged(one_trial(self.study, make, self.workload, 0), self.study.metrics, self.bound) for name, make in makers.items()
+        }
         for name in order:
             class_name = type(makers[name]()).__name__
             outcome, _ = self._trial(jailed(self.study, built_in[name], name=class_name, level=self.level, limits=LIMITS))
             if not outcome.is_void:
                 self.honest_name, self.honest_source, self.honest_class, self.honest = name, built_in[name], class_name, outcome
                 return
-        raise InputError(f"no built-in policy of study {self.study.name!r} gives a valid result behind a {self.level} jail; nothing to wrap.")
+        raise InputError(
+            f"no built-in policy of study {self.study.name!r} gives a valid result behind a {self.level} jail; nothing to wrap."
+        )
 
     def _trial(self, make: Callable[[], Any]) -> tuple[Outcome, _Watched]:
         watched = _Watched(make)
@@ -269,7 +279,9 @@ class _Ground:
             )  # fmt: skip
         changed = self._changed()
         rows.append(
-            Row("honest: again", "the same policy, the same trial", ("A3",), "gain" if changed else "nothing", changed or "the same metrics")
+            Row(
+                "honest: again", "the same policy, the same trial", ("A3",), "gain" if changed else "nothing", changed or "the same metrics"
+            )
         )
         return rows
 
