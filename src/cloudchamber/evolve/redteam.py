@@ -1,8 +1,8 @@
 """Attacks against a study's verifier and the jail: each known way of beating an evaluator, tried on any registered study.
 
-An attack is an honest built-in policy with one hostile act added: when its file is loaded, before a decision, or to an answer. It gains if its
-trial is valid and better than honest policies are (or than the bound), if it reaches something outside its jail, if a fault of its own goes
-unpunished, or if the honest policy scores differently after it. Everything else is void, or legal play. The acts: :mod:`.attacks`.
+An attack is an honest built-in policy with one hostile act added: when its file is loaded, before a decision, or to an answer. It gains
+if its trial is valid and better than honest policies are (or than the bound), if it reaches something outside its jail, if a fault of
+its own goes unpunished, or if the honest policy scores differently after it. Everything else is void, or legal play.
 """
 
 from __future__ import annotations
@@ -92,9 +92,8 @@ class RedTeam:
         order = {"gain": 0, "legal": 1, "nothing": 2, "void": 3}
         lines = [f"{'attack':34} {'items':14} {'verdict':8} why"]
         for row in sorted(self.rows, key=lambda row: order[row.verdict]):
-            lines.append(
-                f"{row.attack[:34]:34} {','.join(row.items)[:14]:14} {row.verdict.upper() if row.verdict == 'gain' else row.verdict:8} {row.reason[:110]}"
-            )
+            verdict = row.verdict.upper() if row.verdict == "gain" else row.verdict
+            lines.append(f"{row.attack[:34]:34} {','.join(row.items)[:14]:14} {verdict:8} {row.reason[:110]}")
         counts = ", ".join(
             f"{sum(row.verdict == verdict for row in self.rows)} {verdict}" for verdict in ("void", "nothing", "legal", "gain")
         )
@@ -270,13 +269,10 @@ class _Ground:
         for name in self.study.floor:
             outcome = self.own[name]
             is_above = bool(others) and not outcome.is_void and self._is_better(self._value(outcome), best)
-            rows.append(
-                Row(
-                    f"floor: {name}", "a trivial policy", ("B15",), "gain" if is_above else "void" if outcome.is_void else "legal",
-                    "better than every policy that is not trivial" if is_above else "; ".join(outcome.violations) or "no better than the others",
-                    None if outcome.is_void else self._value(outcome),
-                )
-            )  # fmt: skip
+            verdict: Verdict = "gain" if is_above else "void" if outcome.is_void else "legal"
+            reason = "better than every policy that is not trivial" if is_above else "no better than the others"
+            value = None if outcome.is_void else self._value(outcome)
+            rows.append(Row(f"floor: {name}", "a trivial policy", ("B15",), verdict, "; ".join(outcome.violations) or reason, value))
         changed = self._changed()
         rows.append(
             Row(
@@ -406,7 +402,7 @@ class Canaries:
             return "it read a secret from outside"
         if TOUCHED in said:
             return f"it reached {textwrap.shorten(said.split(TOUCHED, 1)[1].splitlines()[0], 100)}"
-        if any(ord(each) < 32 and each not in "\n\t" or each in "\x7f\u202e\u2066" for each in said):
+        if any((ord(each) < 32 and each not in "\n\t") or each in "\x7f\u202e\u2066" for each in said):
             return "its control characters came through into the feedback"
         if self._visits:
             return f"it connected to {self._visits.pop()!r}"
