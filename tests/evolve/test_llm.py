@@ -206,12 +206,15 @@ def settings(url, *proposers, **more):
         "key_env": "MY_KEY",
     }
     return Settings(
-        start="PrismGreedy", workloads=("smoke",), trials=(1, 1, 2), seed=5, jail="none", proposers=proposers, llm=described, **more
+        start="greedy.py", workloads=("smoke",), trials=(1, 1, 2), seed=5, jail="none", proposers=proposers, llm=described, **more
     )
 
 
 @pytest.fixture
-def _key(monkeypatch):
+def _key(monkeypatch, tmp_path):
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "greedy.py").write_text(SOURCE)  # imports no sibling, so no kernel is compiled for it
+    monkeypatch.chdir(tmp_path / "start")
     monkeypatch.setenv("MY_KEY", CANARY)
     monkeypatch.setattr(search, "PATIENCE_S", 1.0)
 
@@ -306,7 +309,7 @@ class TestRuns:
                 Settings(proposers=("diff",), llm={"base_url": "http://x/v1", "model": "m", "api_key": CANARY}),
                 store=tmp_path / "run.db",
             )
-        assert CANARY.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+        assert CANARY.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
 
 
 SPY = SOURCE.replace(
@@ -336,10 +339,10 @@ def test_the_key_is_found_nowhere(tmp_path, caplog, capfd, level, monkeypatch):
         chosen = Settings(**{**vars(base), "jail": level, "llm": base.llm | {"base_url": there.url}})
         with Search("placement", chosen, store=tmp_path / "run.db", budget=Budget(4)) as run:
             run.run()
-            assert any("PATH" in each.feedback or "environ" in each.feedback for each in run.store.candidates("status = 'void'"))
+            assert any("in place, line" in each.reason for each in run.store.candidates("status = 'void'")), "the spy came that far"
             shown = f"{run.store.dump()} {run.store.events()} {[vars(each) for each in run.proposers.values()]}"
         assert there.keys[0] == f"Bearer {CANARY}"
-    files = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    files = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
     out = capfd.readouterr()
     for text in (shown, files.decode("latin1"), caplog.text, out.out, out.err, str(dict(os.environ))):
         assert CANARY not in text

@@ -15,10 +15,13 @@ from cloudchamber.evolve.attacks import ITEMS, NOT_HERE, attacks_on
 from cloudchamber.evolve.redteam import Canaries, red_team
 from cloudchamber.jail.limits import Limits
 
-from . import toys
+from .toy import study as toys
 
-SOME = ("patch verifier: frames", "change inputs", "environment", "files: write", "fail: at the first call", "inject text", "answer: nothing",
-        "answer: its own score", "answer: blank", "forge frames: extra", "remember: in files")  # fmt: skip
+SOME = (
+    *("patch verifier: frames", "change inputs", "environment", "files: write", "fail: at the first call", "inject text"),
+    *("answer: nothing", "answer: its own score", "answer: blank", "forge frames: extra", "remember: in files"),
+)
+QUICK = ("broadcast", "placement")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +33,7 @@ def names(found):
     return {row.attack for row in found.gains}
 
 
-@pytest.mark.parametrize("study", study_names())
+@pytest.mark.parametrize("study", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in study_names()])
 def test_no_usual_attack_gains_on_a_registered_study(study):
     found = red_team(study, attacks=SOME)
     assert not found.gains, found.table()
@@ -62,9 +65,7 @@ class TestBrokenVerifiers:
     def test_one_that_trusts_a_number_of_the_answer(self):
         for study in (toys.Trusting(), toys.TrustingWithoutBound()):
             found = red_team(study, attacks=["change choose.expected_s"])
-            assert {"change choose.expected_s: zero", "change choose.expected_s: half", "change choose.expected_s: negative"} <= names(
-                found
-            )
+            assert {"change choose.expected_s: zero", "change choose.expected_s: half"} <= names(found)
 
     def test_one_that_skips_failures(self):
         found = red_team(toys.Skipping(), attacks=["fail: ", "change choose.machine: far"])

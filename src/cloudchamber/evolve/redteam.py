@@ -184,13 +184,13 @@ class _Watched:
 
             def __getattr__(self, name: str) -> Any:
                 value = getattr(policy, name)
-                return owner._asked(value) if callable(value) else value
+                return owner._asked(name, value) if callable(value) else value
 
         return Watched()
 
-    def _asked(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+    def _asked(self, name: str, verb: Callable[..., Any]) -> Callable[..., Any]:
         def asked(*args: Any) -> Any:
-            self.questions += 1
+            self.questions += name != "reset"
             try:
                 return verb(*args)
             except BaseException:

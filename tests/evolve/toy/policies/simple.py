@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from cloudchamber.core.policy import Policy
-from tests.evolve.toy_model import Choice, Job
+from tests.evolve.toy.model import Choice, Job
 
 
 class First(Policy):

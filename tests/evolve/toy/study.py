@@ -6,8 +6,8 @@ from cloudchamber.core.errors import CandidateError
 from cloudchamber.core.outcome import Bound, Metric, Outcome
 from cloudchamber.core.study import Study, Workload, rng_of
 
-from .toy_model import Choice, Job, Shop, ToyPolicy
-from .toy_policies import Fastest, First
+from .model import Choice, Job, Shop, ToyPolicy
+from .policies.simple import Fastest, First
 
 
 class Sound(Study):
