@@ -318,7 +318,7 @@ SPY = SOURCE.replace(
 
 
 @pytest.mark.usefixtures("_key")
-@pytest.mark.parametrize("level", ["auto", "subprocess", "none"])
+@pytest.mark.parametrize("level", ["auto", pytest.param("subprocess", marks=pytest.mark.slow), "none"])
 @pytest.mark.filterwarnings("ignore:jail level")
 def test_the_key_is_found_nowhere(tmp_path, caplog, capfd, level, monkeypatch):
     """Store, log, output, error texts, and the environment that a candidate sees at any level of the jail."""
@@ -348,6 +348,7 @@ def test_the_key_is_found_nowhere(tmp_path, caplog, capfd, level, monkeypatch):
         assert CANARY not in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_key")
 @pytest.mark.filterwarnings("ignore:jail level")
 def test_workers_do_not_inherit_the_key():

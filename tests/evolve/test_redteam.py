@@ -91,14 +91,17 @@ class TestCanaries:
     def _silent(self, recwarn):
         yield
 
-    @pytest.mark.parametrize("attack", ["files: read", "files: write", "network", "processes: end", "memory: others", "remember: in files"])
-    def test_tell_what_was_reached(self, attack):
-        found = red_team(toys.Sound(), "subprocess", [attack])
-        if attack in ("files: read", "files: write", "network", "processes: end"):
-            assert names(found) == {attack}, found.table()
-        for place in ("/tmp/chamber-left", "/dev/shm/chamber-left", "/var/tmp/chamber-left"):
-            if os.path.exists(place):  # noqa: PTH110
-                os.unlink(place)  # noqa: PTH108
+    def test_tell_what_was_reached_and_by_whom(self):
+        found = red_team(
+            toys.Sound(), "subprocess", ["environment", "files", "network", "processes", "memory", "remember: in files", "future"]
+        )
+        reasons = {row.attack: row.reason for row in found.gains}
+        assert reasons["environment"] == reasons["files: read"] == "it read a secret from outside"
+        assert "a library" in reasons["files: write"] or "it wrote to files outside" in reasons["files: write"]
+        assert "127.0.0.1" in reasons["network"]
+        assert reasons["processes: end"] == "it ended another process"
+        assert "an earlier trial left" in reasons["remember: in files"]
+        assert not {"future", "memory: left behind"} & set(reasons)
 
     def test_are_cleared_away(self):
         with Canaries() as canaries:

@@ -22,6 +22,7 @@ from cloudchamber.core.study import Study
 if TYPE_CHECKING:
     from .redteam import Canaries
 
+LEFT = ("/tmp", "/dev/shm", "/var/tmp")  # where a policy might leave something for the next
 TOUCHED = "CHAMBER-TOUCHED "
 _SAY = '"CHAMBER-" + "TOUCHED "'  # in an attack's source, so that a printed source is no alarm
 
@@ -111,7 +112,7 @@ def attacks_on(study: Study, canaries: Canaries) -> list[Attack]:
         *_reaching(canaries, study),
         *_forging(),
         *_failing(),
-        *_lasting(),
+        *_lasting(canaries.mark),
         *_greedy(),
         *_whole_answers(names, study),
         *_changed_answers(study),
@@ -229,7 +230,7 @@ def _reaching(canaries: Canaries, study: Study) -> Iterator[Attack]:
             import re
             hits = re.findall("CHAMBER-" + "CANARY-[0-9a-f]{32}", " ".join(found))
             if hits:
-                raise RuntimeError(hits[0])
+                raise RuntimeError(" ".join(sorted(set(hits))))
         """,
     )  # fmt: skip
     yield Attack(
@@ -480,7 +481,7 @@ def _failing() -> Iterator[Attack]:
     )
 
 
-def _lasting() -> Iterator[Attack]:
+def _lasting(mark: str) -> Iterator[Attack]:
     """What one trial leaves for the next."""
     places = {
         "in modules": ("hasattr(sys, 'left')", "sys.left = builtins.left = Attacker.left = True"),
@@ -497,8 +498,8 @@ def _lasting() -> Iterator[Attack]:
             f"remember: {name}", "leaves a mark for its next trial", ("A8", "C23", "C25"),
             f"""
             import builtins, os, socket, sys
-            names = [folder + "/chamber-left" for folder in ("/tmp", "/dev/shm", "/var/tmp", os.getcwd())]
-            address = "\\0chamber-left-{secrets_of_run()}"
+            names = {[f"{folder}/{mark}" for folder in LEFT]!r}
+            address = "\\0{mark}"
             def taken():
                 try:
                     with socket.socket(socket.AF_UNIX) as there:
@@ -517,7 +518,7 @@ def _lasting() -> Iterator[Attack]:
             def shared(is_made):
                 from multiprocessing import shared_memory
                 try:
-                    block = shared_memory.SharedMemory("chamber-left-{secrets_of_run()}", create=is_made, size=16)
+                    block = shared_memory.SharedMemory("{mark}", create=is_made, size=16)
                     return True
                 except (OSError, ImportError, ValueError):
                     return False
@@ -566,13 +567,6 @@ def _lasting() -> Iterator[Attack]:
         """,
         times=2,
     )  # fmt: skip
-
-
-def secrets_of_run() -> str:
-    """A name that no other run uses, so that two red teams do not see each other."""
-    import os
-
-    return str(os.getpid())
 
 
 def _greedy() -> Iterator[Attack]:

@@ -32,7 +32,7 @@ from cloudchamber.core.study import Study, Workload
 from cloudchamber.jail.levels import best_level
 from cloudchamber.jail.limits import Limits
 
-from .attacks import NOT_HERE, TOUCHED, Attack, attacks_on, source_of_attack
+from .attacks import LEFT, NOT_HERE, TOUCHED, Attack, attacks_on, source_of_attack
 from .trials import bound_of
 
 Verdict = Literal["void", "nothing", "legal", "gain"]
@@ -142,16 +142,15 @@ def red_team(
         raise InputError("attacks end, hang and fill the process they run in; red-team with level auto, namespace, landlock or subprocess.")
     chosen = best_level() if level == "auto" else level
     with _Ground(subject, chosen) as ground:
-        known = {each.name: each for each in attacks_on(subject, ground.canaries)}
         for name in attacks or ():
-            if not any(each.startswith(name) for each in known):
-                raise unknown("attack", name, known)
+            if not any(each.startswith(name) for each in ground.attacks):
+                raise unknown("attack", name, ground.attacks)
         rows = []
         for row in ground.panel() if attacks is None else ():
             rows.append(row)
             _tell(watch, row)
-        for attack in known.values():
-            if attacks is None or any(attack.name.startswith(name) for name in attacks):
+        for attack in list(ground.attacks):
+            if attacks is None or any(attack.startswith(name) for name in attacks):
                 rows.append(ground.tried(attack))
                 _tell(watch, rows[-1])
     return RedTeam(subject.name, chosen, ground.honest_name, tuple(rows), dict(NOT_HERE))
@@ -210,9 +209,16 @@ class _Ground:
         self.bound = bound_of(study, self.workload, 0)
         self.canaries = Canaries()
 
+    def _renew(self) -> None:
+        """Fresh canaries, so that what one attack reached is not laid to the next."""
+        self.canaries.__exit__(None, None, None)
+        self.canaries.__enter__()
+        self.attacks = {each.name: each for each in attacks_on(self.study, self.canaries)}
+
     def __enter__(self) -> _Ground:
         self.canaries.__enter__()
         try:
+            self.attacks = {each.name: each for each in attacks_on(self.study, self.canaries)}
             self._find_honest()
         except BaseException:
             self.canaries.__exit__(None, None, None)
@@ -291,14 +297,17 @@ class _Ground:
     def _is_same(self, metrics: Mapping[str, float]) -> bool:
         return all(metric.is_timed or metrics.get(metric.name) == self.honest.metrics[metric.name] for metric in self.study.metrics)
 
-    def tried(self, attack: Attack) -> Row:
+    def tried(self, name: str) -> Row:
         """Run an attack, and the honest policy after it."""
+        attack = self.attacks[name]
         source = source_of_attack(attack, self.honest_source, self.honest_class, self.verbs)
         outcome, watched = Outcome.void("not run"), _Watched(lambda: None)
         touched = ""
         for _ in range(attack.times):
             outcome, watched = self._trial(self._maker(attack, source))
             touched = touched or self.canaries.touched(outcome)
+        if touched:
+            self._renew()
         verdict, reason = self._verdict(outcome, watched, touched)
         changed = "" if verdict == "gain" else self._changed()
         if changed:
@@ -345,6 +354,7 @@ class Canaries:
 
     def __enter__(self) -> Canaries:
         self.secret = f"CHAMBER-CANARY-{secrets.token_hex(16)}"
+        self.mark = f"chamber-left-{secrets.token_hex(8)}"
         self._folder = tempfile.TemporaryDirectory(prefix="chamber-canary-")
         self.folder = Path(self._folder.name)
         self.file = self.folder / "secret.txt"
@@ -352,7 +362,8 @@ class Canaries:
         self.variable = "CHAMBER_CANARY"
         self._before = os.environ.get(self.variable)
         os.environ[self.variable] = self.secret
-        self.victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)", self.secret], stdin=subprocess.DEVNULL)
+        asleep = [sys.executable, "-c", "import time; time.sleep(3600)", self.secret]
+        self.victim = subprocess.Popen(asleep, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._visits: list[str] = []
         self.abstract = f"\0chamber-{secrets.token_hex(8)}"
         self._sockets = [self._listen(socket.AF_INET, ("127.0.0.1", 0)), self._listen(socket.AF_UNIX, str(self.folder / "socket"))]
@@ -393,6 +404,8 @@ class Canaries:
             os.environ.pop(self.variable, None)
         else:
             os.environ[self.variable] = self._before
+        for place in LEFT:
+            Path(place, self.mark).unlink(missing_ok=True)
         self._folder.cleanup()
 
     def touched(self, outcome: Outcome) -> str:
