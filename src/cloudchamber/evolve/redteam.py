@@ -212,7 +212,7 @@ class _Ground:
     def _renew(self) -> None:
         """Fresh canaries, so that what one attack reached is not laid to the next."""
         self.canaries.__exit__(None, None, None)
-        self.canaries.__enter__()
+        self.canaries = Canaries().__enter__()  # a new object: threads of the old one may still be on their way out
         self.attacks = {each.name: each for each in attacks_on(self.study, self.canaries)}
 
     def __enter__(self) -> _Ground:
