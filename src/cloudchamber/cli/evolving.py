@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloudchamber.core.reserved import RESERVED
+from cloudchamber.core import RESERVED_NAMES
 
 if TYPE_CHECKING:
     from cloudchamber.evolve.search import Search, Settings
@@ -39,7 +39,7 @@ def app() -> typer.Typer:
 
 def expanded(arguments: list[str]) -> list[str]:
     """``evolve STUDY`` as ``evolve run STUDY``."""
-    if len(arguments) > 1 and arguments[0] == "evolve" and arguments[1] not in (*RESERVED, "--help"):
+    if len(arguments) > 1 and arguments[0] == "evolve" and arguments[1] not in (*RESERVED_NAMES, "--help"):
         return ["evolve", "run", *arguments[1:]]
     return arguments
 

@@ -11,14 +11,13 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from . import RESERVED_NAMES
 from .errors import ChamberError, InputError, unknown
 from .policy import Policy
 from .source import evaluate, verbs_of
 from .study import Study
 
 STUDIES, COMMANDS, JAILS = "cloudchamber.studies", "cloudchamber.commands", "cloudchamber.jails"
-
-RESERVED = ("run", "ask", "tell", "resume", "show", "export", "import", "red-team", "mcp", "dashboard")
 
 
 @cache
@@ -67,7 +66,7 @@ def load_study(name: str) -> Study:
     points = _points(STUDIES)
     if name not in points:
         raise unknown("study", name, points)
-    if name in RESERVED:
+    if name in RESERVED_NAMES:
         raise InputError(f"a study may not be called {name!r}, since that is a command of `chamber evolve`; its package must rename it.")
     try:
         return points[name].load()()  # type: ignore[no-any-return]
