@@ -46,10 +46,14 @@ def expanded(arguments: list[str]) -> list[str]:
 
 def run(
     study: Annotated[str, typer.Argument(help="Study to search on; `chamber list` names them.")],
-    start: Annotated[str | None, typer.Option("--from", help="NAME, 'NAME(key=value)' or file.py:Class to start from. Default: all.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="NAME, 'NAME(key=value)' or file.py:Class to start from. Default: all.")
+    ] = None,
     workload: Annotated[list[str] | None, typer.Option(help="Workload; repeatable. Default: all that are not optional.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Your own trace instead.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the workloads; repeatable.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the workloads; repeatable.")
+    ] = None,
     evaluations: Annotated[int, typer.Option(help="Budget: candidates to evaluate.")] = 200,
     tokens: Annotated[int | None, typer.Option(help="Budget: tokens of language models.")] = None,
     usd: Annotated[float | None, typer.Option(help="Budget: dollars.")] = None,
@@ -143,7 +147,11 @@ def _run(search: Search, jobs: int, backend: str, *, json: bool, compare: bool, 
         typer.echo(jsonlib.dumps({**_summary(search.store), "rivals": {name: _held_out(each) for name, each in rivals.items()}}))
         return
     _print(search, verdicts, rivals)
-    typer.echo(f"Run: {search.store.path}. Winner: chamber evolve export --store {search.store.path} winner.py" if output is None else f"Winner: {output}")
+    typer.echo(
+        f"Run: {search.store.path}. Winner: chamber evolve export --store {search.store.path} winner.py"
+        if output is None
+        else f"Winner: {output}"
+    )
 
 
 def _rivals(search: Search, jobs: int, backend: str) -> dict[str, HeldOut]:
@@ -267,7 +275,9 @@ def show(
         typer.echo(jsonlib.dumps(_summary(there)))
         return
     best = there.candidates("score IS NOT NULL", order="score DESC, number", limit=12)
-    rows = tuple((str(each.number), each.proposer, each.status, _cell(each.score), _cell(each.validation), cleaned(each.note)[:70]) for each in best)
+    rows = tuple(
+        (str(each.number), each.proposer, each.status, _cell(each.score), _cell(each.validation), cleaned(each.note)[:70]) for each in best
+    )
     typer.echo(str(Table(("candidate", "proposer", "status", "training", "hidden", "change"), rows)))
     typer.echo(", ".join(f"{count} {status}" for status, count in there.counts().items()))
     for verdict in there["verdict"] or []:

@@ -113,7 +113,9 @@ def _baselines(search: Search, winner: int) -> list[Any]:
     return list(dict.fromkeys([*first, max(search.starts, key=lambda each: (each.score or 0.0, -each.number))]))
 
 
-def _run(opener: Opener, subjects: Mapping[str, str | Callable[[], Any]], points: tuple[Point, ...], n_jobs: int, backend: str) -> dict[str, list[Trial]]:
+def _run(
+    opener: Opener, subjects: Mapping[str, str | Callable[[], Any]], points: tuple[Point, ...], n_jobs: int, backend: str
+) -> dict[str, list[Trial]]:
     tasks = [(name, source, point) for point in points for name, source in subjects.items()]
     if n_jobs == 1:
         done = [opener.run(source, point) for _, source, point in tasks]

@@ -159,7 +159,12 @@ def swap_comparison(text: code.Text, problem: Problem, rng: np.random.Generator,
         return None
     others = [sign for kind, sign in COMPARISONS.items() if kind is not type(site.node.ops[0])]
     sign = others[int(rng.integers(len(others)))]
-    return text.span(site.node), f"({text.of(site.node.left)} {sign} {text.of(site.node.comparators[0])})", f"comparison became {sign}", (_tag(text, site),)
+    return (
+        text.span(site.node),
+        f"({text.of(site.node.left)} {sign} {text.of(site.node.comparators[0])})",
+        f"comparison became {sign}",
+        (_tag(text, site),),
+    )
 
 
 def swap_name(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
@@ -177,7 +182,12 @@ def swap_name(text: code.Text, problem: Problem, rng: np.random.Generator, taste
     if isinstance(function, ast.Name) and function.id in NAMES:
         return text.span(function), NAMES[function.id], f"{function.id} became {NAMES[function.id]}", (_tag(text, site),)
     if isinstance(function, ast.Attribute) and function.attr in NAMES:
-        return text.span(function), f"{text.of(function.value)}.{NAMES[function.attr]}", f"{function.attr} became {NAMES[function.attr]}", (_tag(text, site),)
+        return (
+            text.span(function),
+            f"{text.of(function.value)}.{NAMES[function.attr]}",
+            f"{function.attr} became {NAMES[function.attr]}",
+            (_tag(text, site),),
+        )
     for keyword in site.node.keywords:
         if keyword.arg == "reverse" and isinstance(keyword.value, ast.Constant):
             return text.span(keyword.value), str(not keyword.value.value), "the order of a sort reversed", (_tag(text, site),)
@@ -199,7 +209,12 @@ def replace_operand(text: code.Text, problem: Problem, rng: np.random.Generator,
     new = feature = _operand(choices, rng, taste)
     if rng.random() < 0.15:
         new = _number(rng)
-    return text.span(site.node), f"({new})" if " " in new else new, f"{text.of(site.node)[:30]} became {new[:30]}", (_tag(text, site), f"with {feature}")
+    return (
+        text.span(site.node),
+        f"({new})" if " " in new else new,
+        f"{text.of(site.node)[:30]} became {new[:30]}",
+        (_tag(text, site), f"with {feature}"),
+    )
 
 
 def change_number(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
