@@ -242,7 +242,7 @@ def test_sixty_trials_leave_nothing():
     time.sleep(0.2)
     after = usage()
     assert after[1] <= before[1] and after[2] == before[2]
-    assert len(launch.zygote("namespace", stage(Player, ("numpy",)))._children) <= 2
+    assert len(launch.zygote("namespace", stage(Player, ("numpy",)))._children) <= 3  # one may be ready for the next trial
 
 
 @pytest.mark.slow
@@ -259,7 +259,7 @@ def test_thousands_of_trials_leave_nothing():
     assert after[1] == before[1] and after[2] == before[2]
     assert after[3] <= before[3] * 1.05
     assert _zygote_usage(zygote)[0] <= inside[0] and _zygote_usage(zygote)[1] <= inside[1] * 1.05
-    assert len(zygote._children) <= 2
+    assert len(zygote._children) <= 3  # one may be ready for the next trial
 
 
 def _inner(zygote):

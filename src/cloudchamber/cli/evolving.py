@@ -71,7 +71,9 @@ def run(
     jail: Annotated[str, typer.Option(help="auto, namespace, landlock; subprocess and none must be named.")] = "auto",
     model: Annotated[str | None, typer.Option(help="Model of an OpenAI-compatible endpoint, for the proposers that ask one.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Address of the endpoint, for example http://127.0.0.1:8000/v1.")] = None,
-    key_env: Annotated[str, typer.Option(help="Name of the environment variable that holds its key.")] = "OPENAI_API_KEY",
+    key_env: Annotated[
+        str | None, typer.Option(help="Name of the environment variable that holds its key. Default: OPENAI_API_KEY, if set.")
+    ] = None,
     price: Annotated[str, typer.Option(help="Dollars per million tokens: in,out.")] = "0,0",
     compare: Annotated[bool, typer.Option("--compare", help="Beside it, random restart and best-of-n at equal evaluations.")] = False,
     output: Annotated[Path | None, typer.Option("--export", help="Write the winner here as a policy file.")] = None,
@@ -87,7 +89,8 @@ def run(
     chosen = tuple(proposer or (("tune", "mutate", "splice") if model is None else ("tune", "mutate", "splice", *NEED_MODEL)))
     if model is not None:
         costs = _numbers(price, 2, "--price")
-        llm = {"base_url": base_url, "model": model, "key_env": key_env, "usd_per_mtok_in": costs[0], "usd_per_mtok_out": costs[1]}
+        llm = {"base_url": base_url, "model": model, "usd_per_mtok_in": costs[0], "usd_per_mtok_out": costs[1]}
+        llm |= {"key_env": key_env} if key_env else {}
     wanted = Settings(
         start=start, workloads=tuple(workload or ()), trace=None if trace is None else str(trace), params=settings_of(settings or []), siblings=siblings, proposers=chosen,
         archive=archive, trials=tuple(int(each) for each in _numbers(trials, 3, "--trials")), jail=jail, seed=seed, llm=llm,  # type: ignore[arg-type]

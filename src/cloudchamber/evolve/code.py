@@ -10,6 +10,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cloudchamber.core.errors import InputError
 
@@ -36,6 +37,7 @@ def parsed(source: str) -> ast.Module:
         raise InputError(f"the source cannot be parsed: {type(error).__name__}: {error}.") from None
 
 
+@lru_cache(maxsize=256)
 def check(source: str, verbs: tuple[str, ...], libraries: tuple[str, ...], module: str) -> None:
     """Stage 0: size, syntax, imports, and one class that has the verbs. It saves time; the jail is what keeps us safe.
 
@@ -110,6 +112,7 @@ def _docstring(node: ast.AST) -> ast.Expr | None:
     return first if is_text else None  # type: ignore[return-value]
 
 
+@lru_cache(maxsize=256)
 def identity(source: str) -> str:
     """Hash of the normal form: equal for sources that differ in comments, docstrings and layout only."""
     return hashlib.sha256(normal_form(source).encode("utf-8", "replace")).hexdigest()[:32]
@@ -222,6 +225,7 @@ def literals(text: Text) -> list[ast.Constant]:
     return sorted(found, key=lambda node: (node.lineno, node.col_offset))
 
 
+@lru_cache(maxsize=256)
 def skeleton(source: str) -> str:
     """Hash of the source with its tunable numbers left out."""
     text = Text(source)

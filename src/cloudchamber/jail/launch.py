@@ -99,7 +99,9 @@ class Zygote:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._children: dict[int, Child] = {}
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
+        self._asked: Limits | None = None
+        self._spare: Child | None = None
+        self._lock, self._turn = threading.Lock(), threading.Lock()
         self._said = ""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.is_warm = False
@@ -141,7 +143,7 @@ class Zygote:
         )
 
     def spawn(self, limits: Limits) -> Child:
-        """Ask for a child.
+        """Ask for a child; from the second with the same limits on, the next one is made ready meanwhile.
 
         Raises
         ------
@@ -149,10 +151,22 @@ class Zygote:
             If the zygote is gone.
         """
         self.listen(0)
-        return self._ask("spawn", limits)
+        with self._turn:
+            is_again, self._asked = self._asked == limits, limits
+            if not is_again or (self._spare is not None and self._spare.ended is not None):
+                self._drop_spare()
+            child = self._spare or self._ask("spawn", limits)
+            self._spare = self._ask("spawn", limits) if is_again else None
+            return child
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.release()
 
     def warm(self) -> Child:
         """Talk to the zygote itself, to run the package's own policies once so that children inherit what they compile."""
+        self._drop_spare()  # it was forked before, and would lack what is compiled now
         return self._ask("warm", None)
 
     def _ask(self, kind: str, limits: Limits | None) -> Child:

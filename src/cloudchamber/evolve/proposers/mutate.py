@@ -49,7 +49,7 @@ class Taste:
             if each.score is None or self._trace[parent] == each.trace:
                 worth = 0.0
             else:
-                worth = 1.0 if each.score > self._score[parent] else 0.15
+                worth = 1.0 if each.score > self._score[parent] else 0.1
             for tag in each.tags:
                 self._sums[tag] = self._sums.get(tag, 0.0) + worth
                 self._counts[tag] = self._counts.get(tag, 0) + 1
@@ -101,7 +101,8 @@ def mutated(
     for _ in range(times):
         for _ in range(8):
             text = code.Text(source)
-            kind = KINDS[int(rng.choice(len(KINDS), p=WEIGHTS))]
+            odds = WEIGHTS * [taste.worth(f"by {each.__name__}") for each in KINDS]
+            kind = KINDS[int(rng.choice(len(KINDS), p=odds / odds.sum()))]
             edit = kind(text, problem, rng, taste)
             if edit is None:
                 continue
@@ -112,7 +113,7 @@ def mutated(
                 continue
             source = changed
             notes.append(edit[2])
-            tags += edit[3]
+            tags += [f"by {kind.__name__}", *edit[3]]
             break
     return (source, "; ".join(notes)[:200], tuple(tags)) if notes else None
 
@@ -142,7 +143,7 @@ def _number(rng: np.random.Generator) -> str:
 
 def swap_operator(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
     """Another arithmetic operator."""
-    site = _pick(text, [each for each in sites(text, ast.BinOp) if type(each.node.op) in BINARY], rng, taste)  # type: ignore[attr-defined]
+    site = _pick(text, [each for each in sites(text, ast.BinOp) if type(each.node.op) in BINARY and is_numeric(each)], rng, taste)  # type: ignore[attr-defined]
     if site is None or not isinstance(site.node, ast.BinOp):
         return None
     others = [sign for kind, sign in BINARY.items() if kind is not type(site.node.op)]
@@ -318,4 +319,4 @@ def _statements(text: code.Text) -> list[Site]:
 KINDS: tuple[Callable[[code.Text, Problem, np.random.Generator, Taste], Edit | None], ...] = (
     swap_operator, swap_comparison, swap_name, replace_operand, change_number, add_term, choose_between, negate, delete_statement, move_statement,
 )  # fmt: skip
-WEIGHTS = np.array([2, 2, 2, 4, 3, 8, 2, 1, 1, 1]) / 26
+WEIGHTS = np.array([1.5, 0.7, 1.5, 4, 2, 12, 1.5, 0.7, 0.6, 0.6])
