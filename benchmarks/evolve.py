@@ -140,7 +140,9 @@ class Unmeasured:
         number = next(self._scores)
         score = 0.5 + (number * 7919 % 10007) / 1e5 + number * 1e-6
         scores = {"young": score, "old": 1 - score / 2}
-        made = replace(candidate, status="scored", stage=2, score=score, scores=scores, behaviour=(score % 1, number % 97 / 97), trace=str(number))
+        made = replace(
+            candidate, status="scored", stage=2, score=score, scores=scores, behaviour=(score % 1, number % 97 / 97), trace=str(number)
+        )
         return made, []
 
 
@@ -148,7 +150,9 @@ def selection(steps: int) -> list[float]:
     """Milliseconds per step at the 100th, a tenth of the steps, and the last."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(start="BySize", trials=(1, 1, 2), seed=1, jail="none")
-        with Search(PricingStudy(), settings, store=Path(folder) / "run.db", budget=Budget(steps + 1), proposers={"instant": Instant()}) as search:
+        with Search(
+            PricingStudy(), settings, store=Path(folder) / "run.db", budget=Budget(steps + 1), proposers={"instant": Instant()}
+        ) as search:
             search.evaluator = Unmeasured(search.evaluator)
             seconds = []
             for _ in range(steps):
@@ -164,7 +168,10 @@ def ours(iterations: int) -> Stub:
     settings = Settings(
         start="BySize", workloads=("young",), trials=(1, 1, 2), seed=1, proposers=("rewrite",), llm={"base_url": stub.url, "model": "stub"}
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder, Search(PricingStudy(), settings, store=Path(folder) / "run.db", budget=Budget(iterations)) as search:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Search(PricingStudy(), settings, store=Path(folder) / "run.db", budget=Budget(iterations)) as search,
+    ):
         search.run()
     return stub
 
@@ -177,7 +184,15 @@ def theirs(python: str, iterations: int) -> Stub:
             ("initial.py", THEIRS.format(rate="0.5")), ("evaluator.py", EVALUATOR), ("config.yaml", CONFIG.format(iterations=iterations, url=stub.url)),
         ):  # fmt: skip
             (Path(folder) / name).write_text(text)
-        command = [str(Path(python).with_name("openevolve-run")), "initial.py", "evaluator.py", "--config", "config.yaml", "--iterations", str(iterations)]
+        command = [
+            str(Path(python).with_name("openevolve-run")),
+            "initial.py",
+            "evaluator.py",
+            "--config",
+            "config.yaml",
+            "--iterations",
+            str(iterations),
+        ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | {"OPENAI_API_KEY": "none"})
         if len(stub.times) < iterations:
             print(f"OpenEvolve asked {len(stub.times)} times: {done.stderr[-1500:]}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,9 +29,9 @@ def app() -> typer.Typer:
 
     group = typer.Typer(help="Search for a better policy on any study: chamber evolve STUDY.", no_args_is_help=True, rich_markup_mode=None)
     group.callback()(lambda: None)
-    commands = {
-        "run": run, "ask": ask, "tell": tell, "resume": resume, "show": show, "export": export, "import": import_command, "red-team": red_team_command, "mcp": mcp_command,
-        "dashboard": dashboard_command,
+    commands: dict[str, Callable[..., None]] = {
+        "run": run, "ask": ask, "tell": tell, "resume": resume, "show": show, "export": export, "import": import_command,
+        "red-team": red_team_command, "mcp": mcp_command, "dashboard": dashboard_command,
     }  # fmt: skip
     for name, function in commands.items():
         group.command(name)(function)
@@ -91,9 +92,10 @@ def run(
         costs = _numbers(price, 2, "--price")
         llm = {"base_url": base_url, "model": model, "usd_per_mtok_in": costs[0], "usd_per_mtok_out": costs[1]}
         llm |= {"key_env": key_env} if key_env else {}
+    training, validation, held_out = (int(each) for each in _numbers(trials, 3, "--trials"))
     wanted = Settings(
-        start=start, workloads=tuple(workload or ()), trace=None if trace is None else str(trace), params=settings_of(settings or []), siblings=siblings, proposers=chosen,
-        archive=archive, trials=tuple(int(each) for each in _numbers(trials, 3, "--trials")), jail=jail, seed=seed, llm=llm,  # type: ignore[arg-type]
+        start=start, workloads=tuple(workload or ()), trace=None if trace is None else str(trace), params=settings_of(settings or []),
+        siblings=siblings, proposers=chosen, archive=archive, trials=(training, validation, held_out), jail=jail, seed=seed, llm=llm,
     )  # fmt: skip
     place = store or FOLDER / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}.db"
     budget = Budget(evaluations, tokens, usd, wall_s)
@@ -187,9 +189,10 @@ def _print(search: Search, verdicts: list[HeldOut], rivals: dict[str, HeldOut]) 
     best = search.best()
     counts = search.store.counts()
     told = sum(counts.values()) - len(search.starts)
+    spent = search.store.spent()
     typer.echo(
         f"{search.evaluations} evaluations, {told} told: {counts.get('void', 0)} void, {counts.get('rejected', 0)} rejected, "
-        f"{counts.get('archived', 0)} kept; {search.wall_s:.0f} s, {search.store.spent().tokens} tokens, {search.store.spent().usd:.2f} USD."
+        f"{counts.get('archived', 0)} kept; {search.wall_s:.0f} s, {spent.tokens} tokens, {spent.usd:.2f} USD."
     )
     metric = search.study.objective
     rows = [

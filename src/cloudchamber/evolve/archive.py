@@ -1,7 +1,8 @@
 """Which candidates are kept, and from which the next is made.
 
 The default keeps the best of each workload (as GEPA's Pareto front does), the best overall, and one per cell of a grid over behaviour
-(the next two metrics by their declared range); parents are drawn with ShinkaEvolve's weights. Sizes are bounded, so the work per step does not grow.
+(the next two metrics by their declared range); parents are drawn with ShinkaEvolve's weights. Sizes are bounded, so the work per step
+does not grow.
 """
 
 from __future__ import annotations
@@ -156,14 +157,16 @@ class MixedArchive(_Base):
         """One of the very best most of the time, otherwise any that is kept."""
         kept = self.members
         pool = kept[: self._elite] if rng.random() < self._exploit else kept
-        main = pool[_draw(weights([float(each.score or 0.0) for each in pool], [self._children.get(each.number, 0) for each in pool]), rng)]
+        scores = [float(each.score or 0.0) for each in pool]
+        children = [self._children.get(each.number, 0) for each in pool]
+        main = pool[_draw(weights(scores, children), rng)]
         others = [each for each in kept if each is not main]
         chosen = rng.permutation(len(others))[: self._inspirations]
         return Parents(main, tuple(others[i] for i in chosen))
 
 
 class ParetoArchive(_Base):
-    """GEPA's selection: candidates that are best on some workload, less the dominated ones, drawn by how many workloads they are best on."""
+    """GEPA's selection: what is best on some workload, less the dominated, drawn by the number of workloads it is best on."""
 
     threshold: ClassVar[float] = -math.inf
 

@@ -102,7 +102,8 @@ class Evaluator:
 
     def qualities(self, trials: list[Trial], hints: Hints) -> dict[str, list[float]]:
         """Quality of each trial, by workload."""
-        metric, found = self.opener.study.objective, {}
+        metric = self.opener.study.objective
+        found: dict[str, list[float]] = {}
         for trial in trials:
             objective = trial.metrics[metric.name]
             reference = hints.reference.get((trial.split, trial.workload, trial.seed), objective)

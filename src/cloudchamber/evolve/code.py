@@ -17,7 +17,43 @@ from cloudchamber.core.errors import InputError
 MAX_SOURCE = 64 << 10
 CORE = ("candidate", "errors", "jit", "messages", "policy")  # rooms of core a policy may import
 FORBIDDEN = frozenset(
-    ["ctypes", "subprocess", "socket", "multiprocessing", "threading", "asyncio", "signal", "importlib", "os", "sys", "io", "pathlib", "shutil", "tempfile", "pickle", "marshal", "gc", "inspect", "builtins", "time", "datetime", "code", "codeop", "pty", "fcntl", "mmap", "resource", "select", "ssl", "http", "urllib", "ftplib", "webbrowser", "secrets", "uuid"]
+    [
+        "ctypes",
+        "subprocess",
+        "socket",
+        "multiprocessing",
+        "threading",
+        "asyncio",
+        "signal",
+        "importlib",
+        "os",
+        "sys",
+        "io",
+        "pathlib",
+        "shutil",
+        "tempfile",
+        "pickle",
+        "marshal",
+        "gc",
+        "inspect",
+        "builtins",
+        "time",
+        "datetime",
+        "code",
+        "codeop",
+        "pty",
+        "fcntl",
+        "mmap",
+        "resource",
+        "select",
+        "ssl",
+        "http",
+        "urllib",
+        "ftplib",
+        "webbrowser",
+        "secrets",
+        "uuid",
+    ]
 )
 
 
@@ -52,7 +88,8 @@ def check(source: str, verbs: tuple[str, ...], libraries: tuple[str, ...], modul
     for name in _imported(tree):
         if not _may_import(name, libraries, module):
             raise InputError(
-                f"a policy may not import {name!r}; allowed: {', '.join(libraries)}, {module}.model and policies, cloudchamber.core, and computing parts of the standard library."
+                f"a policy may not import {name!r}; allowed: {', '.join(libraries)}, {module}.model and policies, cloudchamber.core, "
+                "and computing parts of the standard library."
             )
     classes = policy_classes(tree, verbs)
     if len(classes) != 1:
@@ -109,7 +146,7 @@ def _docstring(node: ast.AST) -> ast.Expr | None:
     body = getattr(node, "body", [])
     first = body[0] if isinstance(body, list) and body else None
     is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
-    return first if is_text else None  # type: ignore[return-value]
+    return first if is_text else None
 
 
 @lru_cache(maxsize=256)
@@ -189,7 +226,10 @@ def open_lines(source: str) -> frozenset[int] | None:
 
 
 def editable(tree: ast.Module, lines: frozenset[int] | None = None) -> Iterator[tuple[ast.AST, tuple[ast.AST, ...]]]:
-    """Every node a search may change (on the given lines), with its ancestors: not imports, docstrings, annotations, decorators or constraint tables."""
+    """Every node a search may change (on the given lines), with its ancestors.
+
+    Left out are imports, docstrings, annotations, decorators and constraint tables.
+    """
 
     def is_open(node: ast.AST) -> bool:
         return lines is None or (getattr(node, "lineno", 0) in lines and getattr(node, "end_lineno", 0) in lines)
@@ -217,12 +257,12 @@ def _is_table(node: ast.AST) -> bool:
 
 def literals(text: Text) -> list[ast.Constant]:
     """The numbers of a source that a search may change, in order of their place."""
-    found = [
-        node
-        for node, _ in editable(text.tree, text.open)
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float) and abs(node.value) < 1e15
-    ]
+    found = [node for node, _ in editable(text.tree, text.open) if isinstance(node, ast.Constant) and _is_tunable(node.value)]
     return sorted(found, key=lambda node: (node.lineno, node.col_offset))
+
+
+def _is_tunable(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
 
 
 @lru_cache(maxsize=256)

@@ -162,8 +162,8 @@ class Search:
         self.verifier = verifier_of(self.study, self.splits)
         if known is not None and self.store["verifier"] != self.verifier:
             raise InputError(
-                f"{self.store.path} was scored by another verifier: the study's code or data changed since. Start a new run from its winner: "
-                f"`chamber evolve export --store {self.store.path} winner.py`, then --from winner.py."
+                f"{self.store.path} was scored by another verifier: the study's code or data changed since. "
+                f"Start a new run from its winner: `chamber evolve export --store {self.store.path} winner.py`, then --from winner.py."
             )
         self.proposers = dict(proposers) if proposers is not None else make_proposers(settings.proposers, settings.llm)
         for proposer in self.proposers.values():
@@ -199,9 +199,9 @@ class Search:
         for name, source in sources.items():
             self._tell(None, Scored(self._next_candidate, source, note=name))
         slowest_s = 0.0
-        for candidate in self.store.candidates("status = 'told'"):
+        for told in self.store.candidates("status = 'told'"):
             before_s = time.monotonic()
-            candidate, trials = self._evaluate(candidate)
+            candidate, trials = self._evaluate(told)
             slowest_s = max(slowest_s, (time.monotonic() - before_s) / max(1, len(trials)))
             self._absorb(candidate, trials)
         self.store["cpu_s"] = float(max(2, math.ceil(5 * slowest_s)))
@@ -269,7 +269,7 @@ class Search:
         ------
         BudgetSpent, ProposerUnavailable
         """
-        told = []
+        told: list[Scored] = []
         for _ in range(size):
             try:
                 made = self._proposed()
@@ -551,7 +551,7 @@ def _of(trials: Sequence[Trial], name: str) -> list[Trial]:
 
 def settings_from(known: Mapping[str, Any]) -> Settings:
     """Settings as a store keeps them."""
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items() if key != "study"}
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items() if key != "study"}
     return Settings(**fields)
 
 
@@ -604,9 +604,11 @@ def problem_of(study: Study) -> Problem:
     features = {name: tuple(field for field, is_number in found.items() if is_number) for name, found in kinds.items()}
     others = frozenset(field for found in kinds.values() for field, is_number in found.items() if not is_number)
     metric = study.objective
+    is_maximised = metric.direction == "max"
     return Problem(
-        study.name, study.title, inspect.cleandoc(study.__doc__ or ""), f"{metric.name} in {metric.unit}, to be {'maximised' if metric.direction == 'max' else 'minimised'}",
-        metric.direction == "max", inspect.getsource(module) if module is not None else "", verbs_of(study.protocol), features, others, study.libraries,
+        study.name, study.title, inspect.cleandoc(study.__doc__ or ""),
+        f"{metric.name} in {metric.unit}, to be {'maximised' if is_maximised else 'minimised'}", is_maximised,
+        inspect.getsource(module) if module is not None else "", verbs_of(study.protocol), features, others, study.libraries,
     )  # fmt: skip
 
 

@@ -105,7 +105,8 @@ def _parts(study: Study, workload: Workload, notes: list[str]) -> dict[Split, Wo
     twin = workload.twin()
     if twin is None:
         raise InputError(
-            f"workload {workload.name!r} of study {study.name!r} is too small to hold trials out, and has no generated twin; choose others with --workload."
+            f"workload {workload.name!r} of study {study.name!r} is too small to hold trials out, and has no generated twin; "
+            "choose others with --workload."
         )
     notes.append(f"{workload.name} is too small to be cut: trained on whole, validated and held out on its generated twin.")
     return {"training": workload, "validation": twin, "held-out": twin}

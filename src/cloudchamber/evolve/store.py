@@ -24,23 +24,29 @@ from .trials import Trial
 VERSION = 1
 SCHEMA = """
 CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE task (number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, proposer TEXT NOT NULL, parents TEXT NOT NULL, state TEXT NOT NULL);
+CREATE TABLE task (
+    number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, proposer TEXT NOT NULL, parents TEXT NOT NULL, state TEXT NOT NULL);
 CREATE TABLE lease (task INTEGER PRIMARY KEY REFERENCES task, until_s REAL NOT NULL);
 CREATE TABLE candidate (
-    number INTEGER PRIMARY KEY, task INTEGER UNIQUE REFERENCES task, source TEXT NOT NULL, identity TEXT NOT NULL, skeleton TEXT NOT NULL,
-    parents TEXT NOT NULL, proposer TEXT NOT NULL, note TEXT NOT NULL, tags TEXT NOT NULL, status TEXT NOT NULL, stage INTEGER NOT NULL DEFAULT 0, score REAL,
-    scores TEXT NOT NULL DEFAULT '{}', behaviour TEXT NOT NULL DEFAULT '[]', objective REAL, validation REAL, trace TEXT NOT NULL DEFAULT '',
-    feedback TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '');
+    number INTEGER PRIMARY KEY, task INTEGER UNIQUE REFERENCES task, source TEXT NOT NULL, identity TEXT NOT NULL,
+    skeleton TEXT NOT NULL, parents TEXT NOT NULL, proposer TEXT NOT NULL, note TEXT NOT NULL, tags TEXT NOT NULL, status TEXT NOT NULL,
+    stage INTEGER NOT NULL DEFAULT 0, score REAL, scores TEXT NOT NULL DEFAULT '{}', behaviour TEXT NOT NULL DEFAULT '[]', objective REAL,
+    validation REAL, trace TEXT NOT NULL DEFAULT '', feedback TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '');
 CREATE INDEX by_identity ON candidate (identity);
 CREATE INDEX by_skeleton ON candidate (skeleton);
 CREATE INDEX by_status ON candidate (status);
 CREATE TABLE trial (
-    candidate INTEGER NOT NULL REFERENCES candidate, verifier TEXT NOT NULL, split TEXT NOT NULL, workload TEXT NOT NULL, seed INTEGER NOT NULL,
-    metrics TEXT NOT NULL, bound REAL, reason TEXT NOT NULL, feedback TEXT NOT NULL, actions TEXT NOT NULL, questions INTEGER NOT NULL,
+    candidate INTEGER NOT NULL REFERENCES candidate, verifier TEXT NOT NULL, split TEXT NOT NULL, workload TEXT NOT NULL,
+    seed INTEGER NOT NULL, metrics TEXT NOT NULL, bound REAL, reason TEXT NOT NULL, feedback TEXT NOT NULL, actions TEXT NOT NULL,
+    questions INTEGER NOT NULL,
     UNIQUE (candidate, verifier, split, workload, seed));
 CREATE TABLE spend (id INTEGER PRIMARY KEY, task INTEGER, tokens INTEGER NOT NULL, usd REAL NOT NULL, is_settled INTEGER NOT NULL);
 CREATE TABLE event (id INTEGER PRIMARY KEY, at_s REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 """
+COLUMNS = (
+    "number", "source", "parents", "proposer", "note", "status", "stage", "score", "scores", "behaviour", "objective", "validation",
+    "trace", "feedback", "reason", "tags",
+)  # fmt: skip
 
 
 class Store:
@@ -154,10 +160,11 @@ class Store:
     def tell(self, task: int | None, candidate: Scored, identity: str, skeleton: str) -> None:
         """Put a told source on disk, before anything is done with it."""
         self._db.execute(
-            "INSERT INTO candidate (number, task, source, identity, skeleton, parents, proposer, note, tags, status, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO candidate (number, task, source, identity, skeleton, parents, proposer, note, tags, status, reason)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                candidate.number, task, candidate.source, identity, skeleton, json.dumps(candidate.parents), candidate.proposer, candidate.note,
-                json.dumps(candidate.tags), candidate.status, candidate.reason,
+                candidate.number, task, candidate.source, identity, skeleton, json.dumps(candidate.parents), candidate.proposer,
+                candidate.note, json.dumps(candidate.tags), candidate.status, candidate.reason,
             ),
         )  # fmt: skip
         if task is not None:
@@ -167,8 +174,8 @@ class Store:
     def score(self, candidate: Scored, verifier: str, trials: list[Trial]) -> None:
         """Put what became of a candidate on disk, with its trials."""
         self._db.execute(
-            "UPDATE candidate SET status = ?, stage = ?, score = ?, scores = ?, behaviour = ?, objective = ?, validation = ?, trace = ?, feedback = ?,"
-            " reason = ? WHERE number = ?",
+            "UPDATE candidate SET status = ?, stage = ?, score = ?, scores = ?, behaviour = ?, objective = ?, validation = ?, trace = ?,"
+            " feedback = ?, reason = ? WHERE number = ?",
             (
                 candidate.status, candidate.stage, candidate.score, json.dumps(dict(candidate.scores)), json.dumps(candidate.behaviour),
                 candidate.objective, candidate.validation, candidate.trace, candidate.feedback, candidate.reason, candidate.number,
@@ -200,18 +207,8 @@ class Store:
 
     def candidates(self, where: str = "1", values: tuple[Any, ...] = (), order: str = "number", limit: int = -1) -> list[Scored]:
         """Candidates that meet an SQL condition of this package's own making."""
-        rows = self._db.execute(
-            "SELECT number, source, parents, proposer, note, status, stage, score, scores, behaviour, objective, validation, trace, feedback, reason, tags"
-            f" FROM candidate WHERE {where} ORDER BY {order} LIMIT {int(limit)}",
-            values,
-        )
-        return [
-            Scored(
-                row[0], row[1], tuple(json.loads(row[2])), row[3], row[4], row[5], row[6], row[7], json.loads(row[8]), tuple(json.loads(row[9])),
-                *row[10:15], tuple(json.loads(row[15])),
-            )
-            for row in rows
-        ]  # fmt: skip
+        rows = self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM candidate WHERE {where} ORDER BY {order} LIMIT {int(limit)}", values)
+        return [_scored(dict(zip(COLUMNS, row, strict=True))) for row in rows]
 
     def candidate(self, number: int) -> Scored | None:
         """One candidate."""
@@ -284,3 +281,9 @@ def settings_of(store: Store) -> Mapping[str, Any]:
 def plain(value: Any) -> Any:
     """A dataclass as JSON takes it."""
     return json.loads(json.dumps(asdict(value)))
+
+
+def _scored(row: dict[str, Any]) -> Scored:
+    """A candidate as its row keeps it."""
+    lists = {name: tuple(json.loads(row[name])) for name in ("parents", "behaviour", "tags")}
+    return Scored(**(row | lists | {"scores": json.loads(row["scores"])}))

@@ -61,7 +61,8 @@ class HeldOut:
     def __str__(self) -> str:
         if self.void:
             return f"candidate {self.candidate} is void on the held-out trials: {self.void}"
-        spread = f"{100 * self.gain:+.1f} % quality against {self.baseline} (95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, {self.trials} trials)"
+        limits = f"95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, {self.trials} trials"
+        spread = f"{100 * self.gain:+.1f} % quality against {self.baseline} ({limits})"
         return f"improvement: {spread}" if self.is_improvement else f"no improvement shown: {spread}"
 
 

@@ -46,10 +46,8 @@ class Taste:
                 self._score[each.number], self._trace[each.number] = each.score, each.trace
             if parent not in self._score:
                 continue
-            if each.score is None or self._trace[parent] == each.trace:
-                worth = 0.0
-            else:
-                worth = 1.0 if each.score > self._score[parent] else 0.1
+            is_same = self._trace[parent] == each.trace
+            worth = 0.0 if each.score is None or is_same else 1.0 if each.score > self._score[parent] else 0.1
             for tag in each.tags:
                 self._sums[tag] = self._sums.get(tag, 0.0) + worth
                 self._counts[tag] = self._counts.get(tag, 0) + 1
@@ -317,6 +315,7 @@ def _statements(text: code.Text) -> list[Site]:
 
 
 KINDS: tuple[Callable[[code.Text, Problem, np.random.Generator, Taste], Edit | None], ...] = (
-    swap_operator, swap_comparison, swap_name, replace_operand, change_number, add_term, choose_between, negate, delete_statement, move_statement,
+    swap_operator, swap_comparison, swap_name, replace_operand, change_number, add_term, choose_between, negate, delete_statement,
+    move_statement,
 )  # fmt: skip
 WEIGHTS = np.array([1.5, 0.7, 1.5, 4, 2, 12, 1.5, 0.7, 0.6, 0.6])

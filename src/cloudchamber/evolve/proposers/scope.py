@@ -48,7 +48,16 @@ def features(text: code.Text, site: Site, problem: Problem) -> list[str]:
         if not isinstance(getattr(node, "ctx", ast.Load()), ast.Load) or not roots(node) <= names | {"self"}:
             continue
         shown = ast.unparse(node) if isinstance(node, (ast.Attribute, ast.Subscript, ast.BinOp)) else ""
-        if (isinstance(node, ast.Attribute) and shown not in many and _is_plain(node) and isinstance(node.value, (ast.Name, ast.Attribute))) or (isinstance(node, ast.Subscript) and shown not in many and _is_plain(node)) or (isinstance(node, ast.BinOp) and _size(node) <= 9 and not _holds_list(node)):
+        if (
+            (
+                isinstance(node, ast.Attribute)
+                and shown not in many
+                and _is_plain(node)
+                and isinstance(node.value, (ast.Name, ast.Attribute))
+            )
+            or (isinstance(node, ast.Subscript) and shown not in many and _is_plain(node))
+            or (isinstance(node, ast.BinOp) and _size(node) <= 9 and not _holds_list(node))
+        ):
             found.setdefault(shown)
     for name in sorted(names):
         own = {shown.removeprefix(f"{name}.") for shown in found if shown.startswith(f"{name}.")}
@@ -56,10 +65,10 @@ def features(text: code.Text, site: Site, problem: Problem) -> list[str]:
             if own & set(fields):
                 found |= dict.fromkeys(f"{name}.{field}" for field in fields)
     known_objects = {shown.split(".")[0] for shown in found if "." in shown and not shown[0].isdigit()}
+    own_text, lists = ast.unparse(site.node), problem.others - numeric
     return [
-        each for each in found
-        if each != ast.unparse(site.node) and each not in known_objects and not ("." in each and each.rsplit(".", 1)[1] in problem.others - numeric)
-    ]  # fmt: skip
+        each for each in found if each != own_text and each not in known_objects and not ("." in each and each.rsplit(".", 1)[1] in lists)
+    ]
 
 
 def in_scope(site: Site) -> set[str]:
@@ -99,7 +108,7 @@ def _remembered(rule: Callable[[ast.AST], set[str]]) -> Callable[[ast.AST], set[
         known = node.__dict__.get(rule.__name__)
         if known is None:
             known = node.__dict__[rule.__name__] = rule(node)
-        return known  # type: ignore[no-any-return]
+        return known
 
     return asked
 
@@ -147,9 +156,8 @@ def _containers(function: ast.AST) -> set[str]:
 @_remembered
 def _indices(function: ast.AST) -> set[str]:
     """Names that index something."""
-    return {
-        name.id for node in ast.walk(function) if isinstance(node, ast.Subscript) for name in ast.walk(node.slice) if isinstance(name, ast.Name)
-    }  # fmt: skip
+    slices = [node.slice for node in ast.walk(function) if isinstance(node, ast.Subscript)]
+    return {name.id for each in slices for name in ast.walk(each) if isinstance(name, ast.Name)}
 
 
 def _holds_list(node: ast.AST) -> bool:

@@ -46,7 +46,7 @@ class TuneLiterals:
         edits = [(text.span(node), _written(value)) for node, value in zip(nodes, values, strict=True) if value != node.value]
         if not edits:
             return None
-        changed = [f"{node.value}→{_written(value)}" for node, value in zip(nodes, values, strict=True) if value != node.value]
+        changed = [f"{node.value!r}→{_written(value)}" for node, value in zip(nodes, values, strict=True) if value != node.value]
         return Proposal(text.replaced(edits), (parent.number,), f"numbers: {', '.join(changed[:6])}")
 
 
@@ -123,7 +123,10 @@ class _Evolution:
         self._waiting = []
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw from the present distribution; half of the time only a few coordinates move, which suits programs with numbers that do not matter."""
+        """Draw from the present distribution.
+
+        Half of the time only a few coordinates move, which suits programs with numbers that do not matter.
+        """
         size = len(self.scale.values)
         spread = (
             np.asarray(self._es.sigma * np.sqrt(np.diag(self._es.C)) * self._es.sigma_vec.scaling)[:size]
