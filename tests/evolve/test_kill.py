@@ -29,7 +29,11 @@ with Search(PricingStudy(), settings, store=sys.argv[1], budget=Budget(int(sys.a
 
 def start(path, evaluations, level):
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(path), str(evaluations), level], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-c", RUN, str(path), str(evaluations), level],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 

@@ -186,7 +186,15 @@ def test_budgets_must_be_above_zero(bad):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"proposers": ("nonsense",)}, {"archive": "nonsense"}, {"proposers": ()}, {"trials": (1, 1, 1)}, {"trials": (0, 1, 2)}, {"trials": (1, 1)}]
+    "bad",
+    [
+        {"proposers": ("nonsense",)},
+        {"archive": "nonsense"},
+        {"proposers": ()},
+        {"trials": (1, 1, 1)},
+        {"trials": (0, 1, 2)},
+        {"trials": (1, 1)},
+    ],
 )
 def test_bad_settings_are_refused(bad):
     with pytest.raises(InputError):
@@ -215,7 +223,11 @@ def test_start_that_is_void_says_why(search_on, tmp_path):
 def test_hidden_trials_are_disjoint_and_their_feedback_is_kept_nowhere(search_on):
     search = search_on(15, workloads=("young", "old"))
     search.run()
-    seeds = {name: {(p.name, p.seed) for p in points} for name, points in vars(search.splits).items() if name in ("training", "validation", "held_out")}
+    seeds = {
+        name: {(p.name, p.seed) for p in points}
+        for name, points in vars(search.splits).items()
+        if name in ("training", "validation", "held_out")
+    }
     assert not (seeds["training"] & seeds["validation"] or seeds["training"] & seeds["held_out"] or seeds["validation"] & seeds["held_out"])
     rows = search.store._db.execute("SELECT split, feedback FROM trial").fetchall()
     assert all(feedback == "" for split, feedback in rows if split == "validation")
@@ -224,7 +236,10 @@ def test_hidden_trials_are_disjoint_and_their_feedback_is_kept_nowhere(search_on
 
 def test_finite_set_is_cut_by_instance(search_on):
     search = search_on(1, workloads=("few",), trials=(9, 9, 9))
-    cut = [{point.workload.instances for point in points} for points in (search.splits.training, search.splits.validation, search.splits.held_out)]
+    cut = [
+        {point.workload.instances for point in points}
+        for points in (search.splits.training, search.splits.validation, search.splits.held_out)
+    ]
     assert cut == [{(0, 1, 2, 3)}, {(4, 5)}, {(6, 7)}]
 
 
@@ -248,7 +263,9 @@ class Dead:
 
 def test_dead_proposer_costs_no_evaluation(monkeypatch):
     proposers = {"dead": Dead("dead"), "alive": Dead("alive", lambda calls: False)}
-    with Search(PricingStudy(), Settings(start="BySize", trials=(1, 1, 2), seed=1, jail="none"), budget=Budget(12), proposers=proposers) as search:
+    with Search(
+        PricingStudy(), Settings(start="BySize", trials=(1, 1, 2), seed=1, jail="none"), budget=Budget(12), proposers=proposers
+    ) as search:
         search.run()
         assert search.evaluations == 12 and proposers["dead"].calls >= 1
         assert {each.proposer for each in told(search)} == {"alive"}
@@ -257,11 +274,14 @@ def test_dead_proposer_costs_no_evaluation(monkeypatch):
 def test_run_stops_when_nobody_answers_and_goes_on_later(monkeypatch, tmp_path):
     monkeypatch.setattr("cloudchamber.evolve.search.PATIENCE_S", 0.5)
     settings = Settings(start="BySize", trials=(1, 1, 2), seed=1, jail="none")
-    with Search(PricingStudy(), settings, store=tmp_path / "run.db", budget=Budget(5), proposers={"dead": Dead("dead")}) as search, pytest.raises(
-        ProposerUnavailable, match="resume"
+    with (
+        Search(PricingStudy(), settings, store=tmp_path / "run.db", budget=Budget(5), proposers={"dead": Dead("dead")}) as search,
+        pytest.raises(ProposerUnavailable, match="resume"),
     ):
         search.run()
-    with Search(PricingStudy(), settings, store=tmp_path / "run.db", budget=Budget(5), proposers={"alive": Dead("alive", lambda n: False)}) as search:
+    with Search(
+        PricingStudy(), settings, store=tmp_path / "run.db", budget=Budget(5), proposers={"alive": Dead("alive", lambda n: False)}
+    ) as search:
         search.run()
         assert search.evaluations == 5
 
@@ -355,7 +375,9 @@ def test_proposers_see_no_hidden_trial(search_on):
             seen.append(context)
             return Proposal(BETTER.format(rate=float(rng.uniform(0, 5))), (context.parents[0].number,))
 
-    with Search(PricingStudy(), Settings(start="BySize", trials=(2, 2, 2), seed=1, jail="none"), budget=Budget(3), proposers={"spy": Spy()}) as search:
+    with Search(
+        PricingStudy(), Settings(start="BySize", trials=(2, 2, 2), seed=1, jail="none"), budget=Budget(3), proposers={"spy": Spy()}
+    ) as search:
         search.run()
         hidden = {str(point.seed) for point in (*search.splits.validation, *search.splits.held_out)}
     text = "".join(f"{each.feedback}{each.reason}{each.note}{each.source}" for context in seen for each in context.parents)

@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from . import claims, data, jailing, listing, studying
+from . import claims, data, evolving, jailing, listing, studying
 
 VERBS = {"run": "Run a policy on the real thing.", "serve": "Serve a module over the network."}
 
@@ -31,6 +31,7 @@ def build(arguments: list[str]) -> typer.Typer:
     jail.callback()(lambda: None)
     jail.command("check")(jailing.check)
     app.add_typer(jail, name="jail")
+    app.add_typer(evolving.app(), name="evolve")
     for verb, text in VERBS.items():
         app.add_typer(_group(verb, text, is_used=verb in arguments[:1]), name=verb)
     return app
@@ -57,7 +58,7 @@ def _group(verb: str, text: str, *, is_used: bool) -> typer.Typer:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``chamber``: exit code 0; 1 void or failed check; 2 bad usage or input."""
-    argv = sys.argv[1:] if arguments is None else arguments
+    argv = evolving.expanded(sys.argv[1:] if arguments is None else arguments)
     warnings.showwarning = _warn
     try:
         build(argv)(args=argv, prog_name="chamber")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cloudchamber.core import RESERVED_NAMES
+
 if TYPE_CHECKING:
     from cloudchamber.evolve.search import Search, Settings
     from cloudchamber.evolve.store import Store
@@ -17,18 +19,17 @@ if TYPE_CHECKING:
 
 FOLDER = Path(".chamber/evolve")
 StorePath = Annotated[Path, typer.Option("--store", help="The run's file.")]
-SUBCOMMANDS = ("run", "ask", "tell", "resume", "show", "export", "red-team", "mcp", "dashboard")
 
 
 def app() -> typer.Typer:
     """The group of commands; ``chamber evolve STUDY`` is short for ``chamber evolve run STUDY``."""
     from .redteaming import red_team_command
-    from .serving_evolve import dashboard_command, mcp_command
+    from .serving_evolve import dashboard_command, import_command, mcp_command
 
     group = typer.Typer(help="Search for a better policy on any study: chamber evolve STUDY.", no_args_is_help=True, rich_markup_mode=None)
     group.callback()(lambda: None)
     commands = {
-        "run": run, "ask": ask, "tell": tell, "resume": resume, "show": show, "export": export, "red-team": red_team_command, "mcp": mcp_command,
+        "run": run, "ask": ask, "tell": tell, "resume": resume, "show": show, "export": export, "import": import_command, "red-team": red_team_command, "mcp": mcp_command,
         "dashboard": dashboard_command,
     }  # fmt: skip
     for name, function in commands.items():
@@ -38,17 +39,21 @@ def app() -> typer.Typer:
 
 def expanded(arguments: list[str]) -> list[str]:
     """``evolve STUDY`` as ``evolve run STUDY``."""
-    if len(arguments) > 1 and arguments[0] == "evolve" and arguments[1] not in (*SUBCOMMANDS, "--help"):
+    if len(arguments) > 1 and arguments[0] == "evolve" and arguments[1] not in (*RESERVED_NAMES, "--help"):
         return ["evolve", "run", *arguments[1:]]
     return arguments
 
 
 def run(
     study: Annotated[str, typer.Argument(help="Study to search on; `chamber list` names them.")],
-    start: Annotated[str | None, typer.Option("--from", help="NAME, 'NAME(key=value)' or file.py:Class to start from. Default: all.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="NAME, 'NAME(key=value)' or file.py:Class to start from. Default: all.")
+    ] = None,
     workload: Annotated[list[str] | None, typer.Option(help="Workload; repeatable. Default: all that are not optional.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Your own trace instead.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the workloads; repeatable.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the workloads; repeatable.")
+    ] = None,
     evaluations: Annotated[int, typer.Option(help="Budget: candidates to evaluate.")] = 200,
     tokens: Annotated[int | None, typer.Option(help="Budget: tokens of language models.")] = None,
     usd: Annotated[float | None, typer.Option(help="Budget: dollars.")] = None,
@@ -94,7 +99,7 @@ def run(
 
 
 def resume(
-    store: Annotated[Path, typer.Argument(help="The run's file.")],
+    store: StorePath,
     evaluations: Annotated[int, typer.Option(help="Budget of the whole run: candidates to evaluate.")] = 200,
     tokens: Annotated[int | None, typer.Option(help="Budget: tokens of language models.")] = None,
     usd: Annotated[float | None, typer.Option(help="Budget: dollars.")] = None,
@@ -132,7 +137,7 @@ def _run(search: Search, jobs: int, backend: str, *, json: bool, compare: bool, 
         except KeyboardInterrupt:
             stopped = "interrupted"
     if stopped:
-        typer.echo(f"chamber: {stopped}\nchamber: nothing is lost: chamber evolve resume {search.store.path}", err=True)
+        typer.echo(f"chamber: {stopped}\nchamber: nothing is lost: chamber evolve resume --store {search.store.path}", err=True)
         raise typer.Exit(130 if stopped == "interrupted" else 1)
     verdicts = judge(search, 1 if jobs == 1 else jobs, backend)
     rivals = _rivals(search, jobs, backend) if compare else {}
@@ -142,7 +147,11 @@ def _run(search: Search, jobs: int, backend: str, *, json: bool, compare: bool, 
         typer.echo(jsonlib.dumps({**_summary(search.store), "rivals": {name: _held_out(each) for name, each in rivals.items()}}))
         return
     _print(search, verdicts, rivals)
-    typer.echo(f"Run: {search.store.path}. Winner: chamber evolve export --store {search.store.path} winner.py" if output is None else f"Winner: {output}")
+    typer.echo(
+        f"Run: {search.store.path}. Winner: chamber evolve export --store {search.store.path} winner.py"
+        if output is None
+        else f"Winner: {output}"
+    )
 
 
 def _rivals(search: Search, jobs: int, backend: str) -> dict[str, HeldOut]:
@@ -245,7 +254,7 @@ def tell(
 
 
 def show(
-    store: Annotated[Path, typer.Argument(help="The run's file.")],
+    store: StorePath,
     candidate: Annotated[int | None, typer.Argument(help="Only this candidate, with its source.")] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -266,7 +275,9 @@ def show(
         typer.echo(jsonlib.dumps(_summary(there)))
         return
     best = there.candidates("score IS NOT NULL", order="score DESC, number", limit=12)
-    rows = tuple((str(each.number), each.proposer, each.status, _cell(each.score), _cell(each.validation), cleaned(each.note)[:70]) for each in best)
+    rows = tuple(
+        (str(each.number), each.proposer, each.status, _cell(each.score), _cell(each.validation), cleaned(each.note)[:70]) for each in best
+    )
     typer.echo(str(Table(("candidate", "proposer", "status", "training", "hidden", "change"), rows)))
     typer.echo(", ".join(f"{count} {status}" for status, count in there.counts().items()))
     for verdict in there["verdict"] or []:

@@ -53,7 +53,10 @@ class Live:
             self._live.update(self._picture(search))
         elif best is not None and best.number != self._best:
             self._best = best.number
-            typer.echo(f"{search.evaluations:>6} evaluations: {best.score:.4f} by candidate {best.number} ({best.proposer}: {_short(best.note)})", err=True)
+            typer.echo(
+                f"{search.evaluations:>6} evaluations: {best.score:.4f} by candidate {best.number} ({best.proposer}: {_short(best.note)})",
+                err=True,
+            )
 
     def _picture(self, search: Search) -> Any:
         from rich.table import Table
@@ -64,7 +67,13 @@ class Live:
         for column in ("candidate", "proposer", "training", "hidden", "change"):
             table.add_column(column, no_wrap=True, justify="right" if column in ("training", "hidden") else "left")
         for each in search.archive.members[:8]:
-            cells = (str(each.number), each.proposer, f"{each.score:.4f}", "" if each.validation is None else f"{each.validation:.4f}", _short(each.note))
+            cells = (
+                str(each.number),
+                each.proposer,
+                f"{each.score:.4f}",
+                "" if each.validation is None else f"{each.validation:.4f}",
+                _short(each.note),
+            )
             table.add_row(*map(Text, cells))  # Text: what a candidate says is never markup
         used = search.wall_s
         table.caption = (

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from . import RESERVED_NAMES
 from .errors import ChamberError, InputError, unknown
 from .policy import Policy
 from .source import evaluate, verbs_of
@@ -65,6 +66,8 @@ def load_study(name: str) -> Study:
     points = _points(STUDIES)
     if name not in points:
         raise unknown("study", name, points)
+    if name in RESERVED_NAMES:
+        raise InputError(f"a study may not be called {name!r}, since that is a command of `chamber evolve`; its package must rename it.")
     try:
         return points[name].load()()  # type: ignore[no-any-return]
     except Exception as error:  # a third party's study must not take the others down with it

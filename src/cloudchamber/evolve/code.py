@@ -16,8 +16,7 @@ from cloudchamber.core.errors import InputError
 MAX_SOURCE = 64 << 10
 CORE = ("candidate", "errors", "jit", "messages", "policy")  # rooms of core a policy may import
 FORBIDDEN = frozenset(
-    "ctypes subprocess socket multiprocessing threading asyncio signal importlib os sys io pathlib shutil tempfile pickle marshal gc inspect"
-    " builtins time datetime code codeop pty fcntl mmap resource select ssl http urllib ftplib webbrowser secrets uuid".split()
+    ["ctypes", "subprocess", "socket", "multiprocessing", "threading", "asyncio", "signal", "importlib", "os", "sys", "io", "pathlib", "shutil", "tempfile", "pickle", "marshal", "gc", "inspect", "builtins", "time", "datetime", "code", "codeop", "pty", "fcntl", "mmap", "resource", "select", "ssl", "http", "urllib", "ftplib", "webbrowser", "secrets", "uuid"]
 )
 
 
@@ -68,7 +67,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 def _may_import(name: str, libraries: tuple[str, ...], module: str) -> bool:
-    top = name.split(".")[0]
+    top = name.split(".", maxsplit=1)[0]
     if name.startswith("cloudchamber.core"):
         return name.partition("cloudchamber.core.")[2].split(".")[0] in CORE
     if name.startswith(module + ".") or name == module:

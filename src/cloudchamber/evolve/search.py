@@ -169,6 +169,7 @@ class Search:
         for proposer in self.proposers.values():
             if hasattr(proposer, "bind"):
                 proposer.bind(self)
+        self.store["budget"] = asdict(self.budget)
         self.donors = _siblings(self.study) if settings.siblings else ()
         self.archive: Archive = ARCHIVES[settings.archive]()
         self.bandit = Bandit({name: getattr(each, "share", 1.0) for name, each in self.proposers.items()})
@@ -270,11 +271,16 @@ class Search:
         """
         told = []
         for _ in range(size):
-            made = self._proposed()
+            try:
+                made = self._proposed()
+            except (BudgetSpent, ProposerUnavailable):
+                if not told:
+                    raise
+                break  # what was told comes first
             if made is None:
                 continue
             task, proposal, proposer = made
-            candidate = Scored(self._next_candidate, proposal.source, proposal.parents, proposer, proposal.note)
+            candidate = Scored(self._next_candidate, proposal.source, proposal.parents, proposer, proposal.note, tags=proposal.tags)
             told.append(self._tell(task, candidate))
         waiting = [each for each in told if each.status == "told"]
         if len(waiting) <= 1:
@@ -489,6 +495,7 @@ class Search:
             except ProposerUnavailable as error:
                 self._rest(name, error)
                 continue
+            self._works(name)
             if proposal is None:
                 continue
             is_paid = proposal.spend != Spend()
@@ -506,9 +513,9 @@ class Search:
 
     def _awake(self, rng: np.random.Generator, attempt: int) -> str:
         """The proposer to use now; waits if all are resting."""
-        deadline = time.monotonic() + PATIENCE_S
         while True:
             now = time.monotonic()
+            deadline = getattr(self, "_silent_since_s", now) + PATIENCE_S
             awake = tuple(name for name in self.proposers if self._resting.get(name, 0.0) <= now)
             if awake:
                 return self.bandit.choose(rng, awake) if attempt < ATTEMPTS // 2 else awake[int(rng.integers(len(awake)))]
@@ -525,7 +532,13 @@ class Search:
         tired[name] = tired.get(name, 0) + 1
         self._tired: dict[str, int] = tired
         self._resting[name] = time.monotonic() + min(60.0, 0.5 * 2 ** tired[name])
+        self._silent_since_s = min(getattr(self, "_silent_since_s", math.inf), time.monotonic())
         self.store.event("unavailable", f"{name}: {error}")
+
+    def _works(self, name: str) -> None:
+        """A proposer that answered is tired no more."""
+        getattr(self, "_tired", {}).pop(name, None)
+        self._silent_since_s = math.inf
 
 
 def _spent(search: Search) -> int:

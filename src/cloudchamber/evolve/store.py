@@ -28,7 +28,7 @@ CREATE TABLE task (number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, proposer
 CREATE TABLE lease (task INTEGER PRIMARY KEY REFERENCES task, until_s REAL NOT NULL);
 CREATE TABLE candidate (
     number INTEGER PRIMARY KEY, task INTEGER UNIQUE REFERENCES task, source TEXT NOT NULL, identity TEXT NOT NULL, skeleton TEXT NOT NULL,
-    parents TEXT NOT NULL, proposer TEXT NOT NULL, note TEXT NOT NULL, status TEXT NOT NULL, stage INTEGER NOT NULL DEFAULT 0, score REAL,
+    parents TEXT NOT NULL, proposer TEXT NOT NULL, note TEXT NOT NULL, tags TEXT NOT NULL, status TEXT NOT NULL, stage INTEGER NOT NULL DEFAULT 0, score REAL,
     scores TEXT NOT NULL DEFAULT '{}', behaviour TEXT NOT NULL DEFAULT '[]', objective REAL, validation REAL, trace TEXT NOT NULL DEFAULT '',
     feedback TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '');
 CREATE INDEX by_identity ON candidate (identity);
@@ -154,10 +154,10 @@ class Store:
     def tell(self, task: int | None, candidate: Scored, identity: str, skeleton: str) -> None:
         """Put a told source on disk, before anything is done with it."""
         self._db.execute(
-            "INSERT INTO candidate (number, task, source, identity, skeleton, parents, proposer, note, status, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO candidate (number, task, source, identity, skeleton, parents, proposer, note, tags, status, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 candidate.number, task, candidate.source, identity, skeleton, json.dumps(candidate.parents), candidate.proposer, candidate.note,
-                candidate.status, candidate.reason,
+                json.dumps(candidate.tags), candidate.status, candidate.reason,
             ),
         )  # fmt: skip
         if task is not None:
@@ -201,14 +201,14 @@ class Store:
     def candidates(self, where: str = "1", values: tuple[Any, ...] = (), order: str = "number", limit: int = -1) -> list[Scored]:
         """Candidates that meet an SQL condition of this package's own making."""
         rows = self._db.execute(
-            "SELECT number, source, parents, proposer, note, status, stage, score, scores, behaviour, objective, validation, trace, feedback, reason"
+            "SELECT number, source, parents, proposer, note, status, stage, score, scores, behaviour, objective, validation, trace, feedback, reason, tags"
             f" FROM candidate WHERE {where} ORDER BY {order} LIMIT {int(limit)}",
             values,
         )
         return [
             Scored(
                 row[0], row[1], tuple(json.loads(row[2])), row[3], row[4], row[5], row[6], row[7], json.loads(row[8]), tuple(json.loads(row[9])),
-                *row[10:],
+                *row[10:15], tuple(json.loads(row[15])),
             )
             for row in rows
         ]  # fmt: skip
@@ -221,6 +221,10 @@ class Store:
     def of_skeleton(self, skeleton: str) -> list[Scored]:
         """Candidates that differ by numbers only."""
         return self.candidates("skeleton = ?", (skeleton,))
+
+    def told_after(self, number: int) -> list[Scored]:
+        """Candidates told after one."""
+        return self.candidates("number > ?", (number,))
 
     def knows(self, identity: str) -> bool:
         """Whether a source with that identity was told before."""

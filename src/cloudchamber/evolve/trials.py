@@ -128,13 +128,13 @@ class _Recording:
 
             def __getattr__(self, name: str) -> Any:
                 value = getattr(policy, name)
-                return recorder._wrapped(value) if callable(value) else value
+                return recorder._wrapped(name, value) if callable(value) else value
 
         return Recorded()
 
-    def _wrapped(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrapped(self, name: str, verb: Callable[..., Any]) -> Callable[..., Any]:
         def asked(*args: Any) -> Any:
-            self.questions += 1
+            self.questions += name != "reset"  # to be reset is not to be asked
             answer = verb(*args)
             try:
                 self._hash.update(encode(answer))

@@ -12,6 +12,7 @@ import numpy as np
 
 from cloudchamber.core.errors import InputError
 from cloudchamber.core.evidence.intervals import Block, interval
+from cloudchamber.core.policy import is_clairvoyant
 
 from .splits import Point
 from .trials import Opener, Trial, quality
@@ -67,8 +68,9 @@ class HeldOut:
 def judge(search: Search, n_jobs: int = 1, backend: str = "local") -> list[HeldOut]:
     """Run the winner and the baselines on the held-out trials and keep the verdict in the store.
 
-    The baselines are the policy the winner descends from and the study's own that was best on the training trials. A run that went on
-    after its verdict gets a new one; the store counts how often the held-out trials were met.
+    The baselines are the policy the winner descends from, the best starting policy, and the study's own that is best on these very
+    trials (which favours it): a search that spliced a sibling in has found nothing until it beats that one. A run that went on after its
+    verdict gets a new one; the store counts how often the held-out trials were met.
 
     Raises
     ------
@@ -81,15 +83,24 @@ def judge(search: Search, n_jobs: int = 1, backend: str = "local") -> list[HeldO
     opener, points = search.evaluator.opener, search.splits.held_out
     baselines = {each.note: each for each in _baselines(search, winner.number)}
     subjects: dict[str, str] = {"winner": winner.source, **{name: each.source for name, each in baselines.items()}}
-    ran = _run(opener, subjects, points, n_jobs, backend)
+    siblings = {name: make for name, make in search.study.policies().items() if not _sees(make) and name not in subjects}
+    ran = _run(opener, {**subjects, **siblings}, points, n_jobs, backend)
+    metric = search.study.objective
+    sums = {name: math.fsum(t.metrics[metric.name] for t in ran[name]) for name in siblings if not any(t.reason for t in ran[name])}
+    best = [min(sums, key=lambda name: sums[name] if metric.direction == "min" else -sums[name])] if sums else []
     verdicts = []
     reference = next(iter(baselines))
-    for name in baselines:
+    for name in (*baselines, *best):
         verdicts.append(_compare(search, winner.number, ran["winner"], name, ran[name], ran[reference]))
     search.store["verdict"] = [_plain(each) for each in verdicts]
     search.store["verdicts"] = int(search.store["verdicts"] or 0) + 1
     search.store.event("verdict", str(verdicts[0]))
     return verdicts
+
+
+def _sees(make: Callable[[], Any]) -> bool:
+    """Whether a built-in policy is shown the future: a yardstick, not a rival."""
+    return is_clairvoyant(make())
 
 
 def _baselines(search: Search, winner: int) -> list[Any]:
@@ -102,7 +113,9 @@ def _baselines(search: Search, winner: int) -> list[Any]:
     return list(dict.fromkeys([*first, max(search.starts, key=lambda each: (each.score or 0.0, -each.number))]))
 
 
-def _run(opener: Opener, subjects: Mapping[str, str], points: tuple[Point, ...], n_jobs: int, backend: str) -> dict[str, list[Trial]]:
+def _run(
+    opener: Opener, subjects: Mapping[str, str | Callable[[], Any]], points: tuple[Point, ...], n_jobs: int, backend: str
+) -> dict[str, list[Trial]]:
     tasks = [(name, source, point) for point in points for name, source in subjects.items()]
     if n_jobs == 1:
         done = [opener.run(source, point) for _, source, point in tasks]

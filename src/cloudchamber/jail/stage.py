@@ -29,6 +29,7 @@ ALWAYS = (
     "cloudchamber.core.candidate",
     "cloudchamber.core.errors",
     "cloudchamber.core.messages",
+    "cloudchamber.core.policy",
     "cloudchamber.core.source",
     "cloudchamber.jail",
     "cloudchamber.jail.inside",

@@ -187,7 +187,9 @@ def _renamed(market: Market, renaming: int) -> Market:
     for region, i in zip(regions, rng.permutation(len(regions)), strict=True):
         regions[region] = f"region{i}"
     moved = market.select(tuple(order))
-    zones = tuple(replace_fields(zone, name=f"{regions[zone.region]}-{i}", region=regions[zone.region]) for i, zone in enumerate(moved.zones))
+    zones = tuple(
+        replace_fields(zone, name=f"{regions[zone.region]}-{i}", region=regions[zone.region]) for i, zone in enumerate(moved.zones)
+    )
     return replace(moved, zones=zones)
 
 

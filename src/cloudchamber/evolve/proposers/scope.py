@@ -48,11 +48,7 @@ def features(text: code.Text, site: Site, problem: Problem) -> list[str]:
         if not isinstance(getattr(node, "ctx", ast.Load()), ast.Load) or not roots(node) <= names | {"self"}:
             continue
         shown = ast.unparse(node) if isinstance(node, (ast.Attribute, ast.Subscript, ast.BinOp)) else ""
-        if isinstance(node, ast.Attribute) and shown not in many and _is_plain(node) and isinstance(node.value, (ast.Name, ast.Attribute)):
-            found.setdefault(shown)
-        elif isinstance(node, ast.Subscript) and shown not in many and _is_plain(node):
-            found.setdefault(shown)
-        elif isinstance(node, ast.BinOp) and _size(node) <= 9 and not _holds_list(node):
+        if (isinstance(node, ast.Attribute) and shown not in many and _is_plain(node) and isinstance(node.value, (ast.Name, ast.Attribute))) or (isinstance(node, ast.Subscript) and shown not in many and _is_plain(node)) or (isinstance(node, ast.BinOp) and _size(node) <= 9 and not _holds_list(node)):
             found.setdefault(shown)
     for name in sorted(names):
         own = {shown.removeprefix(f"{name}.") for shown in found if shown.startswith(f"{name}.")}
@@ -90,7 +86,9 @@ def _own_statements(function: ast.AST) -> Iterable[ast.stmt]:
 
 
 def _targets(node: ast.stmt) -> set[str]:
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, (ast.AnnAssign, ast.AugAssign, ast.For)) else []
+    targets = (
+        node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, (ast.AnnAssign, ast.AugAssign, ast.For)) else []
+    )
     return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
 
 
@@ -122,12 +120,26 @@ def _containers(function: ast.AST) -> set[str]:
                 found.add(ast.unparse(node.func))
                 if node.func.attr in ("append", "pop", "sort", "items", "keys", "values", "get", "add", "remove", "copy", "index"):
                     found.add(ast.unparse(node.func.value))
-            elif isinstance(node.func, ast.Name) and node.func.id in ("len", "sorted", "list", "tuple", "set", "enumerate", "zip", "sum", "dict", "any", "all"):
+            elif isinstance(node.func, ast.Name) and node.func.id in (
+                "len",
+                "sorted",
+                "list",
+                "tuple",
+                "set",
+                "enumerate",
+                "zip",
+                "sum",
+                "dict",
+                "any",
+                "all",
+            ):
                 found |= {ast.unparse(arg) for arg in node.args}
         elif isinstance(node, ast.Assign):
             if isinstance(node.targets[0], ast.Tuple) and not isinstance(node.value, ast.Tuple):
                 found.add(ast.unparse(node.value))
-            if isinstance(node.targets[0], ast.Name) and (_holds_list(node.value) or isinstance(node.value, (ast.ListComp, ast.DictComp, ast.SetComp))):
+            if isinstance(node.targets[0], ast.Name) and (
+                _holds_list(node.value) or isinstance(node.value, (ast.ListComp, ast.DictComp, ast.SetComp))
+            ):
                 found.add(node.targets[0].id)
     return found
 

@@ -71,16 +71,16 @@ def _fitted(text: code.Text, other: code.Text, here: Site, there: Site, problem:
     defaults = _parameters(other)
 
     class Fit(ast.NodeTransformer):
-        def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # noqa: N802
+        def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
             shown = ast.unparse(node)
             if shown in defaults:
                 return ast.parse(defaults[shown], mode="eval").body
             return node if roots(node) <= have and not shown.startswith("self.") else self._spare(shown)
 
-        def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802
+        def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
             return node if roots(node) <= have else self._spare(ast.unparse(node))
 
-        def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802
+        def visit_Name(self, node: ast.Name) -> ast.AST:
             return node if node.id in have or isinstance(node.ctx, ast.Store) else self._spare(node.id)
 
         def _spare(self, shown: str) -> ast.AST:
@@ -98,7 +98,9 @@ def _parameters(text: code.Text) -> dict[str, str]:
             arguments = function.args
             named = [*arguments.posonlyargs, *arguments.args]
             pairs = [*zip(named[len(named) - len(arguments.defaults) :], arguments.defaults, strict=True)]
-            pairs += [(arg, default) for arg, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is not None]
+            pairs += [
+                (arg, default) for arg, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is not None
+            ]
             found |= {f"self.{arg.arg}": text.of(default) for arg, default in pairs}
     return found
 

@@ -1,0 +1,1 @@
+"""A toy problem with a sound verifier, and with broken ones."""
