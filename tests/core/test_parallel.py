@@ -26,6 +26,7 @@ def test_any_number_of_workers_gives_the_same_bytes():
     assert small().to_json() == small(n_jobs=2).to_json()
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_bytes():
     pytest.importorskip("ray")
     assert small().to_json() == small(n_jobs=2, backend="ray").to_json()

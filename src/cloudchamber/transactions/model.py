@@ -196,7 +196,8 @@ def rules_of(batch: Batch, model: Model) -> Rules:
 
 def new_state(batch: Batch) -> State:
     """Return an empty schedule: per key the first slots a read and a write may take, per transaction its start (-1: not placed)."""
-    return np.zeros(batch.keys, dtype=np.int64), np.zeros(batch.keys, dtype=np.int64), np.full(len(batch), -1, dtype=np.int64)
+    free = np.zeros((2, batch.keys), dtype=np.int64)
+    return free[0], free[1], np.full(len(batch), -1, dtype=np.int64)
 
 
 def conflicts(batch: Batch) -> np.ndarray:

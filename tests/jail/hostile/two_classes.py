@@ -5,5 +5,6 @@ class A:
     def guess(self, clue): pass
 
 
-class B(A):
-    pass
+class B:
+    def reset(self, rng): pass
+    def guess(self, clue): pass

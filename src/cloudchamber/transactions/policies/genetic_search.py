@@ -39,22 +39,24 @@ class GeneticSearch(Policy):
             order = list(greedy.order(batch))
             alive.append((makespan(batch, order, model), order))
         for _ in range((self.spec_.budget - len(alive) * first_cost) // n):
-            mother, father = (alive[i][1] for i in self.rng_.choice(len(alive), 2, replace=False))
-            child = self._child(mother, father)
+            child = self._child(alive)
             alive.append((makespan(batch, child, model), child))
             alive.sort(key=lambda each: each[0])
             if len(alive) > self.population:
                 alive.pop()
         return tuple(min(alive, key=lambda each: each[0])[1])
 
-    def _child(self, mother: list[int], father: list[int]) -> list[int]:
+    def _child(self, alive: list[tuple[int, list[int]]]) -> list[int]:
         """The mother's part between two cuts, the others around it in the father's order."""
-        low, high = sorted(self.rng_.integers(len(mother) + 1, size=2).tolist())
-        kept = mother[low:high]
+        n, draws = len(alive[0][1]), self.rng_.random(7).tolist()  # one call: drawing is what costs time here
+        mother = int(draws[0] * len(alive))
+        father = (mother + 1 + int(draws[1] * (len(alive) - 1))) % len(alive)  # somebody else
+        low, high = sorted((int(draws[2] * (n + 1)), int(draws[3] * (n + 1))))
+        kept = alive[mother][1][low:high]
         taken = set(kept)
-        others = [t for t in father if t not in taken]
+        others = [t for t in alive[father][1] if t not in taken]
         child = others[:low] + kept + others[low:]
-        if self.rng_.random() < self.mutation:
-            moved = child.pop(int(self.rng_.integers(len(child))))
-            child.insert(int(self.rng_.integers(len(child) + 1)), moved)
+        if draws[4] < self.mutation:
+            moved = child.pop(int(draws[5] * n))
+            child.insert(int(draws[6] * n), moved)
         return child
