@@ -72,15 +72,12 @@ class Proposal:
     note : str
         What was changed, in a few words.
     spend : Spend
-    tags : tuple of str
-        By which the proposer will know the change again when it learns what became of it.
     """
 
     source: str
     parents: tuple[int, ...] = ()
     note: str = ""
     spend: Spend = Spend()
-    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +111,6 @@ class Scored:
         From training trials only. Untrusted: a candidate may have written parts of it.
     reason : str
         Why it was rejected, void or stopped early.
-    tags : tuple of str
-        The proposal's.
     """
 
     number: int
@@ -133,7 +128,6 @@ class Scored:
     trace: str = ""
     feedback: str = ""
     reason: str = ""
-    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -209,9 +203,6 @@ class History(Protocol):
 
     def of_skeleton(self, skeleton: str) -> list[Scored]:
         """Candidates that differ from each other by numeric literals only, in order of telling."""
-
-    def told_after(self, number: int) -> list[Scored]:
-        """Candidates told after one, in order."""
 
 
 @dataclass(frozen=True)

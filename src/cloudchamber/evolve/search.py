@@ -280,7 +280,7 @@ class Search:
             if made is None:
                 continue
             task, proposal, proposer = made
-            candidate = Scored(self._next_candidate, proposal.source, proposal.parents, proposer, proposal.note, tags=proposal.tags)
+            candidate = Scored(self._next_candidate, proposal.source, proposal.parents, proposer, proposal.note)
             told.append(self._tell(task, candidate))
         waiting = [each for each in told if each.status == "told"]
         if len(waiting) <= 1:

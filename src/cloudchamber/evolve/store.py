@@ -29,7 +29,7 @@ CREATE TABLE task (
 CREATE TABLE lease (task INTEGER PRIMARY KEY REFERENCES task, until_s REAL NOT NULL);
 CREATE TABLE candidate (
     number INTEGER PRIMARY KEY, task INTEGER UNIQUE REFERENCES task, source TEXT NOT NULL, identity TEXT NOT NULL,
-    skeleton TEXT NOT NULL, parents TEXT NOT NULL, proposer TEXT NOT NULL, note TEXT NOT NULL, tags TEXT NOT NULL, status TEXT NOT NULL,
+    skeleton TEXT NOT NULL, parents TEXT NOT NULL, proposer TEXT NOT NULL, note TEXT NOT NULL, status TEXT NOT NULL,
     stage INTEGER NOT NULL DEFAULT 0, score REAL, scores TEXT NOT NULL DEFAULT '{}', behaviour TEXT NOT NULL DEFAULT '[]', objective REAL,
     validation REAL, trace TEXT NOT NULL DEFAULT '', feedback TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '');
 CREATE INDEX by_identity ON candidate (identity);
@@ -45,7 +45,7 @@ CREATE TABLE event (id INTEGER PRIMARY KEY, at_s REAL NOT NULL, kind TEXT NOT NU
 """
 COLUMNS = (
     "number", "source", "parents", "proposer", "note", "status", "stage", "score", "scores", "behaviour", "objective", "validation",
-    "trace", "feedback", "reason", "tags",
+    "trace", "feedback", "reason",
 )  # fmt: skip
 
 
@@ -160,11 +160,11 @@ class Store:
     def tell(self, task: int | None, candidate: Scored, identity: str, skeleton: str) -> None:
         """Put a told source on disk, before anything is done with it."""
         self._db.execute(
-            "INSERT INTO candidate (number, task, source, identity, skeleton, parents, proposer, note, tags, status, reason)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO candidate (number, task, source, identity, skeleton, parents, proposer, note, status, reason)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 candidate.number, task, candidate.source, identity, skeleton, json.dumps(candidate.parents), candidate.proposer,
-                candidate.note, json.dumps(candidate.tags), candidate.status, candidate.reason,
+                candidate.note, candidate.status, candidate.reason,
             ),
         )  # fmt: skip
         if task is not None:
@@ -218,10 +218,6 @@ class Store:
     def of_skeleton(self, skeleton: str) -> list[Scored]:
         """Candidates that differ by numbers only."""
         return self.candidates("skeleton = ?", (skeleton,))
-
-    def told_after(self, number: int) -> list[Scored]:
-        """Candidates told after one."""
-        return self.candidates("number > ?", (number,))
 
     def knows(self, identity: str) -> bool:
         """Whether a source with that identity was told before."""
@@ -285,5 +281,5 @@ def plain(value: Any) -> Any:
 
 def _scored(row: dict[str, Any]) -> Scored:
     """A candidate as its row keeps it."""
-    lists = {name: tuple(json.loads(row[name])) for name in ("parents", "behaviour", "tags")}
+    lists = {name: tuple(json.loads(row[name])) for name in ("parents", "behaviour")}
     return Scored(**(row | lists | {"scores": json.loads(row["scores"])}))

@@ -3,63 +3,23 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
 from cloudchamber.core.errors import InputError
 
 from .. import code
-from ..model import Context, Problem, Proposal, Scored
+from ..model import Context, Problem, Proposal
 from .scope import Site, features, is_numeric, sites
 
-Edit = tuple[code.Span, str, str, tuple[str, ...]]  # where, the new text, what it is, and by which tags to remember it
+Edit = tuple[code.Span, str, str]  # where, the new text, and what it is
 BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 NAMES = {
     "min": "max", "max": "min", "argmin": "argmax", "argmax": "argmin", "any": "all", "all": "any", "floor": "ceil", "ceil": "floor",
     "sum": "max", "minimum": "maximum", "maximum": "minimum", "mean": "max", "median": "mean",
 }  # fmt: skip
-
-
-class Taste:
-    """What has helped so far: places and operands whose changes made candidates better come up more often, idle ones less.
-
-    A fold over the told candidates, so that a resumed run has the same.
-    """
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._score: dict[int, float] = {}
-        self._trace: dict[int, str] = {}
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-
-    def take_in(self, told: Iterable[Scored]) -> None:
-        """Learn from candidates told since the last time."""
-        for each in told:
-            if each.number <= self._last or each.status == "told":
-                continue
-            self._last = each.number
-            parent = each.parents[0] if each.parents else 0
-            if each.score is not None and not each.reason:
-                self._score[each.number], self._trace[each.number] = each.score, each.trace
-            if parent not in self._score:
-                continue
-            is_same = self._trace[parent] == each.trace
-            worth = 0.0 if each.score is None or is_same else 1.0 if each.score > self._score[parent] else 0.1
-            for tag in each.tags:
-                self._sums[tag] = self._sums.get(tag, 0.0) + worth
-                self._counts[tag] = self._counts.get(tag, 0) + 1
-
-    def worth(self, tag: str) -> float:
-        """Between 0 and 1; 0.25 for what was never tried."""
-        return (self._sums.get(tag, 0.0) + 0.5) / (self._counts.get(tag, 0) + 2)
-
-    def choice(self, tags: list[str], rng: np.random.Generator) -> int:
-        """Draw one by worth."""
-        weights = np.array([self.worth(tag) for tag in tags])
-        return int(rng.choice(len(tags), p=weights / weights.sum()))
 
 
 class MutateAST:
@@ -74,34 +34,26 @@ class MutateAST:
     """
 
     name = "mutate"
-    share = 4.0
+    share = 6.0
 
     def __init__(self, most: int = 3) -> None:
         self._most = most
-        self._taste = Taste()
 
     def propose(self, context: Context, rng: np.random.Generator) -> Proposal | None:
         """See :class:`Proposer`."""
         parent = context.parents[0]
         times = 1 + min(self._most - 1, int(rng.geometric(0.6)) - 1)
-        self._taste.take_in(context.history.told_after(self._taste._last))
-        made = mutated(parent.source, context.problem, rng, times, self._taste)
-        return None if made is None else Proposal(made[0], (parent.number,), made[1], tags=made[2])
+        made = mutated(parent.source, context.problem, rng, times)
+        return None if made is None else Proposal(made[0], (parent.number,), made[1])
 
 
-def mutated(
-    source: str, problem: Problem, rng: np.random.Generator, times: int, taste: Taste | None = None
-) -> tuple[str, str, tuple[str, ...]] | None:
-    """Return the source after some random changes, what they were, and their tags; None if none was possible."""
-    notes: list[str] = []
-    tags: list[str] = []
-    taste = taste or Taste()
+def mutated(source: str, problem: Problem, rng: np.random.Generator, times: int) -> tuple[str, str] | None:
+    """Return the source after some random changes, and what they were; None if none was possible."""
+    notes = []
     for _ in range(times):
         for _ in range(8):
             text = code.Text(source)
-            odds = WEIGHTS * [taste.worth(f"by {each.__name__}") for each in KINDS]
-            kind = KINDS[int(rng.choice(len(KINDS), p=odds / odds.sum()))]
-            edit = kind(text, problem, rng, taste)
+            edit = KINDS[int(rng.choice(len(KINDS), p=WEIGHTS))](text, problem, rng)
             if edit is None:
                 continue
             changed = text.replaced([(edit[0], edit[1])])
@@ -111,49 +63,39 @@ def mutated(
                 continue
             source = changed
             notes.append(edit[2])
-            tags += [f"by {kind.__name__}", *edit[3]]
             break
-    return (source, "; ".join(notes)[:200], tuple(tags)) if notes else None
+    return (source, "; ".join(notes)[:200]) if notes else None
 
 
-def _pick(text: code.Text, items: list[Site], rng: np.random.Generator, taste: Taste) -> Site | None:
+def _pick(items: list[Site], rng: np.random.Generator) -> Site | None:
     """A function first, then a place in it: what a policy prefers is often said in few words, as in a sort key."""
     if not items:
         return None
     functions = list({id(each.function): each.function for each in items})
-    own = {key: [each for each in items if id(each.function) == key] for key in functions}
-    best = np.array([max(taste.worth(_tag(text, each)) for each in own[key]) for key in functions])
-    chosen = own[functions[int(rng.choice(len(functions), p=best / best.sum()))]]
-    return chosen[taste.choice([_tag(text, each) for each in chosen], rng)]
-
-
-def _tag(text: code.Text, site: Site) -> str:
-    return f"at {ast.unparse(site.node)[:80]}"
-
-
-def _operand(choices: list[str], rng: np.random.Generator, taste: Taste) -> str:
-    return choices[taste.choice([f"with {each}" for each in choices], rng)]
+    chosen = functions[int(rng.integers(len(functions)))]
+    own = [each for each in items if id(each.function) == chosen]
+    return own[int(rng.integers(len(own)))]
 
 
 def _number(rng: np.random.Generator) -> str:
     return f"{10 ** rng.uniform(-3, 1):.3g}"
 
 
-def swap_operator(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
+def swap_operator(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
     """Another arithmetic operator."""
-    site = _pick(text, [each for each in sites(text, ast.BinOp) if type(each.node.op) in BINARY and is_numeric(each)], rng, taste)  # type: ignore[attr-defined]
+    site = _pick([each for each in sites(text, ast.BinOp) if type(each.node.op) in BINARY and is_numeric(each)], rng)  # type: ignore[attr-defined]
     if site is None or not isinstance(site.node, ast.BinOp):
         return None
     others = [sign for kind, sign in BINARY.items() if kind is not type(site.node.op)]
     sign = others[int(rng.integers(len(others)))]
     new = f"({text.of(site.node.left)} {sign} ({text.of(site.node.right)}))"
-    return text.span(site.node), new, f"{BINARY[type(site.node.op)]} became {sign}", (_tag(text, site),)
+    return text.span(site.node), new, f"{BINARY[type(site.node.op)]} became {sign}"
 
 
-def swap_comparison(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
+def swap_comparison(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
     """Another comparison."""
     fits = [each for each in sites(text, ast.Compare) if len(each.node.ops) == 1 and type(each.node.ops[0]) in COMPARISONS]  # type: ignore[attr-defined]
-    site = _pick(text, fits, rng, taste)
+    site = _pick(fits, rng)
     if site is None or not isinstance(site.node, ast.Compare):
         return None
     others = [sign for kind, sign in COMPARISONS.items() if kind is not type(site.node.ops[0])]
@@ -162,11 +104,10 @@ def swap_comparison(text: code.Text, problem: Problem, rng: np.random.Generator,
         text.span(site.node),
         f"({text.of(site.node.left)} {sign} {text.of(site.node.comparators[0])})",
         f"comparison became {sign}",
-        (_tag(text, site),),
     )
 
 
-def swap_name(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
+def swap_name(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
     """``min`` for ``max`` and the like; the order of a sort."""
     fits = []
     for each in sites(text, ast.Call):
@@ -174,49 +115,47 @@ def swap_name(text: code.Text, problem: Problem, rng: np.random.Generator, taste
         name = function.id if isinstance(function, ast.Name) else function.attr if isinstance(function, ast.Attribute) else ""
         if name in NAMES or name in ("sorted", "sort"):
             fits.append(each)
-    site = _pick(text, fits, rng, taste)
+    site = _pick(fits, rng)
     if site is None or not isinstance(site.node, ast.Call):
         return None
     function = site.node.func
     if isinstance(function, ast.Name) and function.id in NAMES:
-        return text.span(function), NAMES[function.id], f"{function.id} became {NAMES[function.id]}", (_tag(text, site),)
+        return text.span(function), NAMES[function.id], f"{function.id} became {NAMES[function.id]}"
     if isinstance(function, ast.Attribute) and function.attr in NAMES:
         return (
             text.span(function),
             f"{text.of(function.value)}.{NAMES[function.attr]}",
             f"{function.attr} became {NAMES[function.attr]}",
-            (_tag(text, site),),
         )
     for keyword in site.node.keywords:
         if keyword.arg == "reverse" and isinstance(keyword.value, ast.Constant):
-            return text.span(keyword.value), str(not keyword.value.value), "the order of a sort reversed", (_tag(text, site),)
+            return text.span(keyword.value), str(not keyword.value.value), "the order of a sort reversed"
     where = text.span(site.node)
     inner = text.of(site.node)
     comma = ", " if site.node.args or site.node.keywords else ""
-    return where, f"{inner[:-1].rstrip().rstrip(',')}{comma}reverse=True)", "the order of a sort reversed", (_tag(text, site),)
+    return where, f"{inner[:-1].rstrip().rstrip(',')}{comma}reverse=True)", "the order of a sort reversed"
 
 
-def replace_operand(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
+def replace_operand(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
     """Another thing in scope."""
     kinds = (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.Call)
-    site = _pick(text, [each for each in sites(text, *kinds) if is_numeric(each)], rng, taste)
+    site = _pick([each for each in sites(text, *kinds) if is_numeric(each)], rng)
     if site is None:
         return None
     choices = features(text, site, problem)
     if not choices:
         return None
-    new = feature = _operand(choices, rng, taste)
+    new = choices[int(rng.integers(len(choices)))]
     if rng.random() < 0.15:
         new = _number(rng)
     return (
         text.span(site.node),
         f"({new})" if " " in new else new,
         f"{text.of(site.node)[:30]} became {new[:30]}",
-        (_tag(text, site), f"with {feature}"),
     )
 
 
-def change_number(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
+def change_number(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
     """A number, by a factor or a step."""
     nodes = code.literals(text)
     if not nodes:
@@ -230,20 +169,20 @@ def change_number(text: code.Text, problem: Problem, rng: np.random.Generator, t
     else:
         assert isinstance(value, float)
         new = float(f"{value * float(np.exp(0.7 * rng.standard_normal())) if value else rng.standard_normal():.4g}")
-    return text.span(node), f"({new})" if new < 0 else repr(new), f"{value} became {new}", ()
+    return text.span(node), f"({new})" if new < 0 else repr(new), f"{value} became {new}"
 
 
-def add_term(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
+def add_term(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
     """A term ``+ c * feature``, or a factor ``* (1 + c * feature)``, on a number."""
     kinds = (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.Call)
     fits = [each for each in sites(text, *kinds) if is_numeric(each)]
-    site = _pick(text, fits, rng, taste)
+    site = _pick(fits, rng)
     if site is None:
         return None
     choices = features(text, site, problem)
     if not choices:
         return None
-    feature = _operand(choices, rng, taste)
+    feature = choices[int(rng.integers(len(choices)))]
     sign, size, inner = ("-" if rng.random() < 0.3 else "+"), _number(rng), text.of(site.node)
     shape = rng.random()
     if shape < 0.4:
@@ -254,44 +193,44 @@ def add_term(text: code.Text, problem: Problem, rng: np.random.Generator, taste:
         new = f"({inner} {rng.choice(['*', '/'])} ({feature}))"
     else:
         new = f"(({inner}) ** {rng.choice(['0.5', '2', '1.5'])})"
-    return text.span(site.node), new, f"{inner[:24]} became {new[:60]}", (_tag(text, site), f"with {feature}")
+    return text.span(site.node), new, f"{inner[:24]} became {new[:60]}"
 
 
-def choose_between(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
+def choose_between(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
     """A guard: the expression where a feature is on one side of a number, another one elsewhere."""
-    site = _pick(text, [each for each in sites(text, ast.Name, ast.Attribute, ast.BinOp, ast.Call) if is_numeric(each)], rng, taste)
+    site = _pick([each for each in sites(text, ast.Name, ast.Attribute, ast.BinOp, ast.Call) if is_numeric(each)], rng)
     if site is None:
         return None
     choices = features(text, site, problem)
     if not choices:
         return None
-    feature, other = (_operand(choices, rng, taste) for _ in range(2))
+    feature, other = (choices[int(rng.integers(len(choices)))] for _ in range(2))
     sign = "<" if rng.random() < 0.5 else ">"
     new = f"({text.of(site.node)} if {feature} {sign} {_number(rng)} else {other})"
-    return text.span(site.node), new, f"a guard on {feature[:30]}", (_tag(text, site), f"with {feature}")
+    return text.span(site.node), new, f"a guard on {feature[:30]}"
 
 
-def negate(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
+def negate(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
     """A number's sign, in a sort key or a comparison."""
-    site = _pick(text, [each for each in sites(text, ast.Name, ast.Attribute, ast.BinOp, ast.Call) if is_numeric(each)], rng, taste)
+    site = _pick([each for each in sites(text, ast.Name, ast.Attribute, ast.BinOp, ast.Call) if is_numeric(each)], rng)
     if site is None:
         return None
-    return text.span(site.node), f"(-({text.of(site.node)}))", f"-{text.of(site.node)[:30]}", (_tag(text, site),)
+    return text.span(site.node), f"(-({text.of(site.node)}))", f"-{text.of(site.node)[:30]}"
 
 
-def delete_statement(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
+def delete_statement(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
     """A statement less."""
-    site = _pick(text, [each for each in _statements(text) if not isinstance(each.node, ast.Return)], rng, taste)
+    site = _pick([each for each in _statements(text) if not isinstance(each.node, ast.Return)], rng)
     if site is None or not isinstance(site.node, ast.stmt):
         return None
     indent = " " * site.node.col_offset
-    return text.lines(site.node), f"{indent}pass\n", f"deleted: {text.of(site.node)[:40]}", (_tag(text, site),)
+    return text.lines(site.node), f"{indent}pass\n", f"deleted: {text.of(site.node)[:40]}"
 
 
-def move_statement(text: code.Text, problem: Problem, rng: np.random.Generator, taste: Taste) -> Edit | None:
+def move_statement(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
     """A statement once more, or in the place of the next."""
     fits = _statements(text)
-    site = _pick(text, fits, rng, taste)
+    site = _pick(fits, rng)
     if site is None or not isinstance(site.node, ast.stmt):
         return None
     where = text.lines(site.node)
@@ -304,9 +243,8 @@ def move_statement(text: code.Text, problem: Problem, rng: np.random.Generator, 
             code.Span(where.start, both.end),
             text.source[both.start : both.end] + text.source[where.end : both.start] + own,
             "swapped two statements",
-            (_tag(text, site),),
         )
-    return where, own + own, f"twice: {text.of(site.node)[:40]}", (_tag(text, site),)
+    return where, own + own, f"twice: {text.of(site.node)[:40]}"
 
 
 def _statements(text: code.Text) -> list[Site]:
@@ -314,8 +252,9 @@ def _statements(text: code.Text) -> list[Site]:
     return [each for each in sites(text, *kinds) if getattr(each.node, "lineno", 0) != getattr(each.parent, "lineno", -1)]
 
 
-KINDS: tuple[Callable[[code.Text, Problem, np.random.Generator, Taste], Edit | None], ...] = (
+KINDS: tuple[Callable[[code.Text, Problem, np.random.Generator], Edit | None], ...] = (
     swap_operator, swap_comparison, swap_name, replace_operand, change_number, add_term, choose_between, negate, delete_statement,
     move_statement,
 )  # fmt: skip
-WEIGHTS = np.array([1.5, 0.7, 1.5, 4, 2, 12, 1.5, 0.7, 0.6, 0.6])
+_ODDS = np.array([1.5, 0.7, 1.5, 4, 2, 12, 1.5, 0.7, 0.6, 0.6])
+WEIGHTS = _ODDS / _ODDS.sum()
