@@ -43,12 +43,10 @@ def test_void_or_harmless(path, canaries, normal):
     assert play(HONEST) == normal
 
 
-SLOW = {"timeout", "flood", "memory"}
-AT_ONCE = {"read_file", "tcp", "abstract_socket", "signal_canary", "fork", "file_times", "leave_a_note", "write_library", "ptrace", "exec"}
-BY_NAME = [pytest.param(path, id=path.stem, marks=[] if path.stem in AT_ONCE else pytest.mark.slow) for path in CORPUS]
+SLOW = {"timeout", "flood", "memory"}  # limits are the same at both levels
 
 
-@pytest.mark.parametrize("path", [each for each, path in zip(BY_NAME, CORPUS, strict=True) if not expected(path) & SLOW])
+@pytest.mark.parametrize("path", [path for path in CORPUS if not expected(path) & SLOW], ids=lambda path: path.stem)
 def test_void_or_harmless_at_the_landlock_level(path, canaries):
     jail = LandlockJail(libraries=("numpy",))
     became, seen = attack(path, canaries, jail)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudchamber.core.errors import InputError
@@ -25,6 +25,7 @@ def test_without_any_run_the_prior_is_the_mean():
     assert expected_life(np.array([]), np.array([], dtype=bool), 0.0, 7200.0, 1.0) == 7200.0
 
 
+@settings(max_examples=30)
 @given(run_lists)
 def test_cumulative_hazard_is_lifelines(sample):
     """Integrated survival up to the last knot, against lifelines' Nelson-Aalen without tie smoothing."""
