@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -180,9 +181,9 @@ class Text:
         self.source = source
         self.tree = parsed(source)
         self.open = open_lines(source)
-        self._lines = [line.encode() for line in source.splitlines(keepends=True)]
+        self._lines = [line.encode("utf-8", "replace") for line in lines_of(source)]
         self._starts = [0]
-        for line in source.splitlines(keepends=True):
+        for line in lines_of(source):
             self._starts.append(self._starts[-1] + len(line))
 
     def span(self, node: ast.AST) -> Span:
@@ -212,12 +213,17 @@ class Text:
         return out
 
 
+def lines_of(source: str) -> list[str]:
+    """The lines as Python counts them: a form feed or a Unicode separator, which end one for ``str.splitlines``, do not."""
+    return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", source)
+
+
 def open_lines(source: str) -> frozenset[int] | None:
     """Numbers of the lines between ``EVOLVE-BLOCK`` markers; None where a source has none and all of it is open."""
     if "EVOLVE-BLOCK-START" not in source:
         return None
     found, is_open = set(), False
-    for number, line in enumerate(source.splitlines(), 1):
+    for number, line in enumerate(lines_of(source), 1):
         if line.strip().startswith("#") and ("EVOLVE-BLOCK-START" in line or "EVOLVE-BLOCK-END" in line):
             is_open = "EVOLVE-BLOCK-START" in line
         elif is_open:
@@ -267,9 +273,9 @@ def _is_tunable(value: object) -> bool:
 
 @lru_cache(maxsize=256)
 def skeleton(source: str) -> str:
-    """Hash of the source with its tunable numbers left out."""
+    """Hash of the source with its tunable numbers left out; whole ones are told from others, as they stay whole."""
     text = Text(source)
-    bare = text.replaced([(text.span(node), "0") for node in literals(text)])
+    bare = text.replaced([(text.span(node), "0" if isinstance(node.value, int) else "0.0") for node in literals(text)])
     return identity(bare)
 
 

@@ -81,7 +81,7 @@ def described(candidate: Scored, store: Store) -> str:
         f"Found by ``chamber evolve {settings.get('study', '')}``: candidate {candidate.number} of the run.",
         "",
         f"Quality on its training trials {_figure(candidate.score)}, on hidden ones {_figure(candidate.validation)} (1 is the bound).",
-        f"Held out: {verdict['text']}." if verdict else "Not judged on held-out trials yet.",
+        f"Held out: {_inert(verdict['text'], 400)}." if verdict else "Not judged on held-out trials yet.",
         "",
         "Lineage:",
     ]
@@ -94,9 +94,9 @@ def described(candidate: Scored, store: Store) -> str:
     return made
 
 
-def _inert(note: str) -> str:
+def _inert(note: str, most: int = 160) -> str:
     """A note that cannot end the docstring it stands in."""
-    return "".join(character for character in note if character.isprintable()).replace("\\", "/").replace('"', "'")[:160]
+    return "".join(character for character in note if character.isprintable()).replace("\\", "/").replace('"', "'")[:most]
 
 
 def _figure(value: float | None) -> str:

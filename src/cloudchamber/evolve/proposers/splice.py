@@ -109,7 +109,7 @@ def _block(text: code.Text, other: code.Text, here: Site, there: Site) -> tuple[
     assert isinstance(here.node, ast.stmt) and isinstance(there.node, ast.stmt)
     where = other.lines(there.node)
     shift = here.node.col_offset - there.node.col_offset
-    lines = other.source[where.start : where.end].splitlines(keepends=True)
+    lines = code.lines_of(other.source[where.start : where.end])
     moved = "".join(" " * shift + line if shift > 0 else line[min(-shift, len(line) - len(line.lstrip())) :] for line in lines)
     return text.replaced([(text.lines(here.node), moved)]), f"a block of {len(lines)} lines"
 
@@ -126,7 +126,7 @@ def _method(text: code.Text, other: code.Text, problem: Problem, rng: np.random.
     where = other.lines(yours)
     body = other.source[where.start : where.end]
     if shift:
-        body = "".join((" " * shift + line) if shift > 0 else line[-shift:] for line in body.splitlines(keepends=True))
+        body = "".join((" " * shift + line) if shift > 0 else line[-shift:] for line in code.lines_of(body))
     extra_methods = "".join(
         other.source[other.lines(theirs[each]).start : other.lines(theirs[each]).end]
         for each in theirs
@@ -141,7 +141,7 @@ def _method(text: code.Text, other: code.Text, problem: Problem, rng: np.random.
     first = next((node for node in text.tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))), None)
     if needed and first is not None:
         line = min([first.lineno, *(each.lineno for each in first.decorator_list)])
-        start = sum(len(each) for each in text.source.splitlines(keepends=True)[: line - 1])
+        start = sum(len(each) for each in code.lines_of(text.source)[: line - 1])
         edits.append((code.Span(start, start), needed + "\n\n"))
     return text.replaced(edits), f"{name}()"
 
@@ -169,8 +169,7 @@ def _needed(text: code.Text, other: code.Text, function: ast.FunctionDef) -> str
                 taken.add(id(node))
                 queue.append(node)  # type: ignore[arg-type]
                 first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-                lines = other.source.splitlines()[first - 1 : node.end_lineno]
-                parts.append("\n".join(lines))
+                parts.append("".join(code.lines_of(other.source)[first - 1 : node.end_lineno]).rstrip("\r\n"))
     return "\n\n".join(reversed(parts))
 
 

@@ -37,10 +37,12 @@ class TuneLiterals:
         if not 0 < len(nodes) <= MOST:
             return None
         key = code.skeleton(parent.source)
+        known = context.history.of_skeleton(key)
         state = self._states.get(key)
         if state is None:
-            state = self._states[key] = _Evolution(_Scale([node.value for node in nodes]), self._spread)
-        for told in context.history.of_skeleton(key):
+            first = next(iter(known), parent)  # not the parent: a run that is resumed must find the same scale
+            state = self._states[key] = _Evolution(_Scale(_values(first.source)), self._spread)
+        for told in known:
             state.take_in(told)
         values = state.scale.numbers(state.sample(rng))
         edits = [(text.span(node), _written(value)) for node, value in zip(nodes, values, strict=True) if value != node.value]
@@ -91,7 +93,7 @@ class _Evolution:
         if candidate.number <= self._last or candidate.status in ("told", "rejected"):
             return
         self._last = candidate.number
-        values = [node.value for node in code.literals(code.Text(candidate.source))]
+        values = _values(candidate.source)
         if len(values) != len(self.scale.values):
             return
         point = self.scale.point(values)
@@ -141,6 +143,10 @@ class _Evolution:
         moves = rng.random(size) < max(0.3, 1.5 / size)
         moves[rng.integers(size)] = True
         return np.asarray(centre + moves * rng.standard_normal(size) * np.maximum(spread, 0.05) * rng.choice([1.0, 3.0], p=[0.8, 0.2]))
+
+
+def _values(source: str) -> list[Any]:
+    return [node.value for node in code.literals(code.Text(source))]
 
 
 def _written(value: Any) -> str:
