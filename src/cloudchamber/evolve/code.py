@@ -296,6 +296,8 @@ def isolated(source: str, class_name: str, values: dict[str, object]) -> str:
     """
     text = Text(source)
     nodes = {name: node for node in text.tree.body for name in _defined(node)}
+    if class_name not in nodes:
+        raise InputError(f"class {class_name!r} is not at the top level of its file, so a search cannot start from it.")
     needed, queue = set(), [class_name]
     while queue:
         name = queue.pop()

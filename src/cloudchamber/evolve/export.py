@@ -89,7 +89,7 @@ def described(candidate: Scored, store: Store) -> str:
     text = code.Text(candidate.source)
     first = code._docstring(text.tree)
     body = text.replaced([(text.span(first), "")]) if first is not None else candidate.source
-    made = '"""' + "\n".join(lines).rstrip() + '\n"""\n\n' + body.lstrip("\n ")
+    made = '"""' + "\n".join(lines).rstrip() + '\n"""\n\n' + body.lstrip("\n ;")
     ast.parse(made)
     return made
 

@@ -190,6 +190,10 @@ def _kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def _save_nothing(cache: Any, sig: Any, data: Any) -> None:
+    """In place of numba's own: the kernels' folder cannot be written from a child."""
+
+
 def _child(setup: Setup, contract: Contract, limits: Limits, fds: array.array[int]) -> None:
     """Wall oneself in, then serve. Never returns."""
     try:
@@ -216,8 +220,11 @@ def _child(setup: Setup, contract: Contract, limits: Limits, fds: array.array[in
             building.landlock(walls.readable, walls.writable)
         if walls.seccomp:
             building.seccomp(walls.seccomp)
-        if walls.namespaces and "numba" in sys.modules:
-            sys.modules["numba"].core.config.CACHE_DIR = "/tmp"
+        if "numba" in sys.modules:
+            numba = sys.modules["numba"]
+            numba.core.caching.Cache.save_overload = _save_nothing  # what a child compiles dies with it
+            if walls.namespaces:
+                numba.core.config.CACHE_DIR = "/tmp"
         sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     except BaseException as error:
