@@ -149,7 +149,7 @@ def named_workloads() -> Mapping[str, TxnWorkload]:
         return TxnWorkload(name=name, kinds=(name,), shape=Shape(**shape), seeds=seeds, is_generated=True, is_optional=True)
 
     every = [
-        *(TxnWorkload(name=name, batches=(name,)) for name in PUBLIC),
+        *(TxnWorkload(name=name, batches=(name,), seeds=8) for name in PUBLIC),
         *(TxnWorkload(name=f"{name}-20m", batches=(name,), budget=20 * BUDGET, seeds=4, is_optional=True) for name in PUBLIC),
         TxnWorkload(name="public", batches=PUBLIC, seeds=3, is_finite=True, is_optional=True),
         replace(made("ycsb", 2, n=7, ops=4, keys=8), name="smoke", budget=3000),
