@@ -161,6 +161,11 @@ def test_isolated_refuses_values_that_have_no_default_to_take_the_place_of():
         code.isolated(POLICY, "Other", {"rate": 1})
 
 
+def test_isolated_names_the_classes_there_are_if_one_is_missing():
+    with pytest.raises(InputError, match="no class 'Nobody' at its top level; there is: Base, Mine, Other"):
+        code.isolated(POLICY, "Nobody", {})
+
+
 def checked(imports, body="class A:\n    def price(self, item): ...\n"):
     code.check(f"{imports}\n{body}", ("reset", "price"), ("numpy", "numba"), "cloudchamber.spot")
 

@@ -292,12 +292,13 @@ def isolated(source: str, class_name: str, values: dict[str, object]) -> str:
     Raises
     ------
     InputError
-        If a value has no default in the class's own constructor to take its place.
+        If there is no such class, or a value has no default in its own constructor to take its place.
     """
     text = Text(source)
     nodes = {name: node for node in text.tree.body for name in _defined(node)}
-    if class_name not in nodes:
-        raise InputError(f"class {class_name!r} is not at the top level of its file, so a search cannot start from it.")
+    if not isinstance(nodes.get(class_name), ast.ClassDef):
+        there = ", ".join(name for name, node in nodes.items() if isinstance(node, ast.ClassDef)) or "none"
+        raise InputError(f"the source defines no class {class_name!r} at its top level; there is: {there}.")
     needed, queue = set(), [class_name]
     while queue:
         name = queue.pop()

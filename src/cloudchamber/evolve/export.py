@@ -88,8 +88,11 @@ def described(candidate: Scored, store: Store) -> str:
     lines += [f"- {each.number}, {each.proposer}: {_inert(each.note)} ({_figure(each.score)})" for each in lineage(candidate, store)]
     text = code.Text(candidate.source)
     first = code._docstring(text.tree)
-    body = text.replaced([(text.span(first), "")]) if first is not None else candidate.source
-    made = '"""' + "\n".join(lines).rstrip() + '\n"""\n\n' + body.lstrip("\n ;")
+    body = candidate.source
+    if first is not None:
+        where = text.span(first)
+        body = body[: where.start] + body[where.end :].lstrip(" \t;")  # a statement may follow on its line
+    made = '"""' + "\n".join(lines).rstrip() + '\n"""\n\n' + body.lstrip("\n ")
     ast.parse(made)
     return made
 
