@@ -92,7 +92,7 @@ def run(
         costs = _numbers(price, 2, "--price")
         llm = {"base_url": base_url, "model": model, "usd_per_mtok_in": costs[0], "usd_per_mtok_out": costs[1]}
         llm |= {"key_env": key_env} if key_env else {}
-    training, validation, held_out = (int(each) for each in _numbers(trials, 3, "--trials"))
+    training, validation, held_out = _numbers(trials, 3, "--trials", int)
     wanted = Settings(
         start=start, workloads=tuple(workload or ()), trace=None if trace is None else str(trace), params=settings_of(settings or []),
         siblings=siblings, proposers=chosen, archive=archive, trials=(training, validation, held_out), jail=jail, seed=seed, llm=llm,
@@ -345,13 +345,13 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _numbers(text: str, count: int, option: str) -> list[float]:
+def _numbers(text: str, count: int, option: str, kind: type[int] | type[float] = float) -> list[Any]:
     from cloudchamber.core.errors import InputError
 
     try:
-        found = [float(each) for each in text.split(",")]
+        found = [kind(each) for each in text.split(",")]
     except ValueError:
         found = []
     if len(found) != count:
-        raise InputError(f"{option} takes {count} numbers with commas between, got {text!r}.")
+        raise InputError(f"{option} takes {count} {'whole ' if kind is int else ''}numbers with commas between, got {text!r}.")
     return found

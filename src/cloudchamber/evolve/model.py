@@ -201,8 +201,8 @@ class Context:
 class History(Protocol):
     """Read access to the told candidates."""
 
-    def of_skeleton(self, skeleton: str) -> list[Scored]:
-        """Candidates that differ from each other by numeric literals only, in order of telling."""
+    def of_skeleton(self, skeleton: str, after: int = 0) -> list[Scored]:
+        """Candidates that differ from each other by numeric literals only, told after one, in order of telling."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -36,6 +36,7 @@ from .store import Store, settings_of
 from .trials import Opener, Trial, quality
 
 ATTEMPTS = 40  # proposals in a row that may be no candidate, or one that is known
+IDLE = 50  # tasks in a row that may bring nothing
 LEASE_S = 3600.0
 PATIENCE_S = 600.0  # how long to wait for an endpoint when no other proposer is left
 
@@ -131,20 +132,20 @@ class Search:
         proposers: Mapping[str, Proposer] | None = None,
     ) -> None:
         self.study = load_study(study) if isinstance(study, str) else study
-        self.budget = budget or Budget()
         self.store = Store(store)
         try:
-            self._open(settings or Settings(), proposers)
+            self._open(settings or Settings(), budget, proposers)
         except BaseException:
             self.store.close()
             raise
 
-    def _open(self, settings: Settings, proposers: Mapping[str, Proposer] | None) -> None:
+    def _open(self, settings: Settings, budget: Budget | None, proposers: Mapping[str, Proposer] | None) -> None:
         self._began_s, self._earlier_s = time.monotonic(), 0.0
         known = self.store["settings"]
         if known is not None:
             if known["study"] != self.study.name:
                 raise InputError(f"{self.store.path} is a run of study {known['study']!r}, not of {self.study.name!r}.")
+            _check_same(settings, settings_from(known), str(self.store.path))
             settings = settings_from(known)
             self._earlier_s = float(self.store["wall_s"] or 0.0)
         else:
@@ -169,7 +170,7 @@ class Search:
         for proposer in self.proposers.values():
             if hasattr(proposer, "bind"):
                 proposer.bind(self)
-        self.store["budget"] = asdict(self.budget)
+        self.budget = budget or Budget(**(self.store["budget"] or {}))
         self.donors = _siblings(self.study) if settings.siblings else ()
         self.archive: Archive = ARCHIVES[settings.archive]()
         self.bandit = Bandit({name: getattr(each, "share", 1.0) for name, each in self.proposers.items()})
@@ -177,42 +178,50 @@ class Search:
         self._seen: dict[tuple[str, int], float] = {}
         self._reference: dict[tuple[str, str, int], float] = {}
         self._resting: dict[str, float] = {}
+        self._tired: dict[str, int] = {}
+        self._silent_since_s = math.inf
+        self._idle = 0
         self._best: Scored | None = None
         self._evaluations = self.store.evaluations()
         self._next_task, self._next_candidate = self.store.last_task() + 1, 1
         self._abandoned: list[int] = []
         if known is None:
-            with self.store.transaction():
-                self.store["settings"] = {"study": self.study.name, **asdict(settings)}
-                self.store["verifier"] = self.verifier
             self._begin()
         else:
             self._replay()
+        self.store["budget"] = asdict(self.budget)
 
     # the life of a run
 
     def _begin(self) -> None:
-        """Evaluate the starting policies."""
+        """Put the settings and the starting policies on disk, all or nothing, and evaluate them."""
         if not self.study.floor and not any(self.study.bound(point.workload, point.seed) for point in self.splits.training[:1]):
             self.notes.append(f"study {self.study.name!r} has neither a bound nor a floor: nothing tells a good policy from a trick.")
         sources = _starting(self.study, self.settings.start)
-        for name, source in sources.items():
-            self._tell(None, Scored(self._next_candidate, source, note=name))
-        slowest_s = 0.0
+        with self.store.transaction():
+            self.store["settings"] = {"study": self.study.name, **asdict(self.settings)}
+            self.store["verifier"] = self.verifier
+            for name, source in sources.items():
+                self._tell(None, Scored(self._next_candidate, source, note=name))
+        self._evaluate_starts()
+
+    def _evaluate_starts(self) -> None:
         for told in self.store.candidates("status = 'told'"):
+            self._absorb(*self._evaluate(told))
+        self._check_starts()
+        slowest_s = 0.0
+        for start in self.starts:  # a trial more of each, now that bounds and jail are there
             before_s = time.monotonic()
-            candidate, trials = self._evaluate(told)
-            slowest_s = max(slowest_s, (time.monotonic() - before_s) / max(1, len(trials)))
-            self._absorb(candidate, trials)
+            self.evaluator.opener.run(start.source, self.splits.training[0])
+            slowest_s = max(slowest_s, time.monotonic() - before_s)
         self.store["cpu_s"] = float(max(2, math.ceil(5 * slowest_s)))
         self._limit()
-        self._check_starts()
 
     def _limit(self) -> None:
-        """No trial of a candidate may take five times the slowest starting policy's: what never ends is found out soon."""
+        """No trial of a candidate may take much longer than the slowest starting policy's: what never ends is found out soon."""
         cpu_s = self.store["cpu_s"]
         if cpu_s is not None:
-            limits = Limits(cpu_s=cpu_s, call_s=max(10.0, 3 * cpu_s))
+            limits = Limits(cpu_s=cpu_s, call_s=max(10.0, 3 * cpu_s), wall_s=max(20.0, 5 * cpu_s))
             self.evaluator = Evaluator(replace(self.evaluator.opener, limits=limits), self.splits)
 
     def _check_starts(self) -> None:
@@ -223,14 +232,16 @@ class Search:
     def _replay(self) -> None:
         """Take in what an earlier sitting left: scored candidates in the order they were told, then those told and not scored yet."""
         self._limit()
-        self._abandoned = [number for number, _, _, until in self.store.open_tasks() if until is None]
+        self._abandoned = [number for number, _, proposer, _ in self.store.open_tasks() if proposer == "search"]
         for candidate in self.store.candidates("status != 'told'"):
             self._take_in(candidate, self.store.trials(candidate.number))
-        for candidate in self.store.candidates("status = 'told'"):
-            self._next_candidate = max(self._next_candidate, candidate.number + 1)
+        waiting = self.store.candidates("status = 'told'")
+        self._next_candidate = max([self._next_candidate, *(each.number + 1 for each in waiting)])
+        if self.store["cpu_s"] is None:
+            self._evaluate_starts()
+            return
+        for candidate in waiting:
             self._absorb(*self._evaluate(candidate))
-        if not any(each.proposer == "start" for each in self.store.candidates("task IS NULL", limit=1)):
-            self._begin()
         self._check_starts()
 
     def run(self, n_jobs: int = 1, backend: str = "local", watch: Callable[[Search], None] | None = None) -> None:
@@ -294,6 +305,9 @@ class Search:
             )
         for candidate, trials in results:
             self._absorb(candidate, trials)
+        self._idle = 0 if waiting else self._idle + 1
+        if self._idle >= IDLE:
+            raise BudgetSpent(f"{IDLE} tasks in a row brought nothing new; give other proposers, or another start.")
 
     def left(self) -> int:
         """Evaluations that may still be made; 0 once any limit of the budget is met."""
@@ -338,7 +352,7 @@ class Search:
         self.left() or _spent(self)
         tasks = []
         for _ in range(n):
-            number, rng = self._number(), None
+            number, self._next_task = self._next_task, self._next_task + 1
             rng = np.random.default_rng([self.seed, number])
             parents = tuple(each.number for each in self.archive.sample(rng).all)
             identifier = f"{number}-{secrets.token_hex(4)}"
@@ -365,14 +379,14 @@ class Search:
         if not isinstance(source, str):
             raise InputError(f"the source must be text, got {type(source).__name__}.")
         self.left() or _spent(self)
-        if spend is not None:
-            self.store.settle(self.store.reserve(number, spend), spend)
         clean = source.encode("utf-8", "replace").decode()
-        candidate = self._tell(number, Scored(self._next_candidate, clean, parents, proposer, note[:200]))
+        with self.store.transaction():
+            if spend is not None:
+                self.store.settle(self.store.reserve(number, spend), spend)
+            candidate = self._tell(number, Scored(self._next_candidate, clean, parents, proposer, note[:200]))
         if candidate.status == "told":
             candidate = self._absorb(*self._evaluate(candidate))
-        best = self.best()
-        is_best = best is not None and best.number == candidate.number
+        is_best = bool(self.archive.members) and self.archive.members[0].number == candidate.number  # of what a proposer may know
         return Verdict(candidate.number, candidate.status, candidate.score, candidate.reason, candidate.feedback, is_best)
 
     def _tell(self, task: int | None, candidate: Scored) -> Scored:
@@ -425,6 +439,8 @@ class Search:
     def _take_in(self, candidate: Scored, trials: list[Trial]) -> Scored:
         """The one place where the search learns; on resume it is fed the same again."""
         self._next_candidate = max(self._next_candidate, candidate.number + 1)
+        if candidate.status == "rejected":
+            return candidate
         main = next((each for each in self.archive.members if candidate.parents and each.number == candidate.parents[0]), None)
         if candidate.proposer == "start" and candidate.score is not None:
             self._learn_reference(trials)
@@ -443,8 +459,7 @@ class Search:
                 self._best = candidate
         if main is not None:
             self.archive.children(main.number)
-        if candidate.status != "rejected":
-            self.bandit.reward(candidate.proposer, self._gain(candidate, main) if is_whole else 0.0)
+        self.bandit.reward(candidate.proposer, self._gain(candidate, main) if is_whole else 0.0)
         return candidate
 
     def _learn_reference(self, trials: list[Trial]) -> None:
@@ -501,6 +516,7 @@ class Search:
             is_paid = proposal.spend != Spend()
             if is_paid or self._is_new(proposal.source):
                 return number, proposal, name
+        self.store.end_task(number)
         self.store.event("idle", f"task {number}: {ATTEMPTS} proposals in a row were known or no candidates")
         return None
 
@@ -515,7 +531,7 @@ class Search:
         """The proposer to use now; waits if all are resting."""
         while True:
             now = time.monotonic()
-            deadline = getattr(self, "_silent_since_s", now) + PATIENCE_S
+            deadline = min(self._silent_since_s, now) + PATIENCE_S
             awake = tuple(name for name in self.proposers if self._resting.get(name, 0.0) <= now)
             if awake:
                 return self.bandit.choose(rng, awake) if attempt < ATTEMPTS // 2 else awake[int(rng.integers(len(awake)))]
@@ -528,21 +544,30 @@ class Search:
 
     def _rest(self, name: str, error: ProposerUnavailable) -> None:
         """Let a proposer rest, longer each time in a row."""
-        tired = getattr(self, "_tired", {})
-        tired[name] = tired.get(name, 0) + 1
-        self._tired: dict[str, int] = tired
-        self._resting[name] = time.monotonic() + min(60.0, 0.5 * 2 ** tired[name])
-        self._silent_since_s = min(getattr(self, "_silent_since_s", math.inf), time.monotonic())
+        self._tired[name] = self._tired.get(name, 0) + 1
+        self._resting[name] = time.monotonic() + min(60.0, 0.5 * 2 ** self._tired[name])
+        self._silent_since_s = min(self._silent_since_s, time.monotonic())
         self.store.event("unavailable", f"{name}: {error}")
 
     def _works(self, name: str) -> None:
         """A proposer that answered is tired no more."""
-        getattr(self, "_tired", {}).pop(name, None)
+        self._tired.pop(name, None)
         self._silent_since_s = math.inf
 
 
 def _spent(search: Search) -> int:
     raise BudgetSpent(f"the budget is spent: {search.evaluations} of {search.budget.evaluations} evaluations. Resume with a larger one.")
+
+
+def _check_same(given: Settings, known: Settings, path: str) -> None:
+    """Refuse settings that differ from those of the run in the file, but for what was not given."""
+    default = Settings()
+    names = [
+        each.name for each in fields(Settings)
+        if getattr(given, each.name) not in (getattr(default, each.name), getattr(known, each.name))
+    ]  # fmt: skip
+    if names:
+        raise InputError(f"{path} holds a run with another {' and '.join(names)}; go on with `chamber evolve resume`, or give another --store.")
 
 
 def _of(trials: Sequence[Trial], name: str) -> list[Trial]:
@@ -551,8 +576,8 @@ def _of(trials: Sequence[Trial], name: str) -> list[Trial]:
 
 def settings_from(known: Mapping[str, Any]) -> Settings:
     """Settings as a store keeps them."""
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items() if key != "study"}
-    return Settings(**fields)
+    found: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items() if key != "study"}
+    return Settings(**found)
 
 
 def resume(path: str | Path, *, study: Study | None = None, budget: Budget | None = None) -> Search:
@@ -565,7 +590,7 @@ def resume(path: str | Path, *, study: Study | None = None, budget: Budget | Non
     study : Study, optional
         Needed only for a study that is not registered.
     budget : Budget, optional
-        Of the whole run; default: as many evaluations as it was last given.
+        Of the whole run; default: the one it was last given.
 
     Raises
     ------

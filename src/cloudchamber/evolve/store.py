@@ -12,7 +12,6 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,10 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing."""
+        """All or nothing; within another it is a part of that."""
+        if self._db.in_transaction:
+            yield
+            return
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -138,6 +140,10 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?, 'open')", (number, identifier, proposer, json.dumps(parents)))
         if lease_until_s is not None:
             self._db.execute("INSERT OR REPLACE INTO lease VALUES (?, ?)", (number, lease_until_s))
+
+    def end_task(self, number: int) -> None:
+        """Note that a task came to nothing."""
+        self._db.execute("UPDATE task SET state = 'idle' WHERE number = ?", (number,))
 
     def task(self, identifier: str) -> tuple[int, str, tuple[int, ...], str] | None:
         """Number, proposer, parents and state of a task."""
@@ -215,9 +221,9 @@ class Store:
         found = self.candidates("number = ?", (number,))
         return found[0] if found else None
 
-    def of_skeleton(self, skeleton: str) -> list[Scored]:
-        """Candidates that differ by numbers only."""
-        return self.candidates("skeleton = ?", (skeleton,))
+    def of_skeleton(self, skeleton: str, after: int = 0) -> list[Scored]:
+        """Candidates that differ by numbers only, told after one."""
+        return self.candidates("skeleton = ? AND number > ?", (skeleton, after))
 
     def knows(self, identity: str) -> bool:
         """Whether a source with that identity was told before."""
@@ -272,14 +278,3 @@ def settings_of(store: Store) -> Mapping[str, Any]:
     if found is None:
         raise InputError(f"{store.path} holds no run.")
     return dict(found)
-
-
-def plain(value: Any) -> Any:
-    """A dataclass as JSON takes it."""
-    return json.loads(json.dumps(asdict(value)))
-
-
-def _scored(row: dict[str, Any]) -> Scored:
-    """A candidate as its row keeps it."""
-    lists = {name: tuple(json.loads(row[name])) for name in ("parents", "behaviour")}
-    return Scored(**(row | lists | {"scores": json.loads(row["scores"])}))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from cloudchamber.core.errors import CandidateError, InputError
+from cloudchamber.core.errors import CandidateError, InputError, JailUnavailable
 from cloudchamber.core.messages import encode
 from cloudchamber.core.outcome import Bound, Metric, Outcome, judged
 from cloudchamber.core.parallel import one_trial
@@ -82,8 +82,10 @@ class Opener:
         bound = bound_of(self.study, point.workload, point.seed)
         try:
             outcome = one_trial(self.study, recorded, point.workload, point.seed)
-        except InputError as error:  # from loading it: no class, or several
-            outcome = Outcome.void(str(error))
+        except JailUnavailable:
+            raise
+        except Exception as error:  # a world that fails on an answer must not end the run, now and at every resume
+            outcome = Outcome.void(f"the world failed on its answers: {type(error).__name__}: {error}")
         outcome = judged(outcome, self.study.metrics, bound)
         if not outcome.violations and recorded.questions == 0:
             outcome = Outcome.void("the policy was never asked, so its code did not run")
@@ -169,9 +171,9 @@ def quality(objective: float, bound: float | None, metric: Metric, reference: fl
 
 
 def behaviour(trials: list[Trial], metrics: tuple[Metric, ...]) -> tuple[float, ...]:
-    """The two metrics after the objective, scaled to [0, 1] by their declared range (by x / (1 + x) where it is open)."""
+    """The next two metrics that no clock measures, scaled to [0, 1] by their declared range (by x / (1 + x) where it is open)."""
     found = []
-    for metric in metrics[1:3]:
+    for metric in [metric for metric in metrics[1:] if not metric.is_timed][:2]:  # a clock must not steer the search
         mean = math.fsum(trial.metrics[metric.name] for trial in trials) / len(trials)
         if math.isfinite(metric.low) and math.isfinite(metric.high):
             found.append((mean - metric.low) / max(metric.high - metric.low, 1e-12))

@@ -37,8 +37,8 @@ class TuneLiterals:
         if not 0 < len(nodes) <= MOST:
             return None
         key = code.skeleton(parent.source)
-        known = context.history.of_skeleton(key)
         state = self._states.get(key)
+        known = context.history.of_skeleton(key, state.last if state is not None else 0)
         if state is None:
             first = next(iter(known), parent)  # not the parent: a run that is resumed must find the same scale
             state = self._states[key] = _Evolution(_Scale(_values(first.source)), self._spread)
@@ -83,16 +83,18 @@ class _Evolution:
 
     def __init__(self, scale: _Scale, spread: float) -> None:
         self.scale, self._spread = scale, spread
-        self._last, self._waiting = 0, list[tuple[np.ndarray, float]]()
+        self.last, self._waiting = 0, list[tuple[np.ndarray, float]]()
         self._best: tuple[float, np.ndarray] | None = None
         self._es: Any = None
         self._worst = 0.0
 
     def take_in(self, candidate: Scored) -> None:
         """Learn from a candidate told since the last time; void ones count as worse than all."""
-        if candidate.number <= self._last or candidate.status in ("told", "rejected"):
+        if candidate.number <= self.last or candidate.status in ("told", "rejected"):
             return
-        self._last = candidate.number
+        self.last = candidate.number
+        if candidate.score is not None and candidate.reason:
+            return  # stopped early: its score is of some trials only
         values = _values(candidate.source)
         if len(values) != len(self.scale.values):
             return
