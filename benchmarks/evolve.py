@@ -2,11 +2,11 @@
 
 * store and selection alone (evaluation left out): milliseconds per step around the 100th, 1,000th and 10,000th candidate
   (bars: at most 5 ms; the 10,000th at most 1.3 times the 100th);
-* whole iterations, ours with every candidate in the jail, OpenEvolve's in its own worker: milliseconds between two requests at the endpoint, medians around
-  the 100th and the last iteration (bars: at most 1/2 of OpenEvolve's at 100, at most 1/5 at 1,000).
+* whole iterations, ours with every candidate in the jail, OpenEvolve's in its own worker: milliseconds between two requests at
+  the endpoint, medians around the 100th and the last iteration (bars: at most 1/2 of OpenEvolve's at 100, 1/5 at 1,000).
 
-Run: ``.venv/bin/python benchmarks/evolve.py --openevolve /path/to/an/environment/bin/python [--iterations 1000] [--steps 10000]``. Without
-``--openevolve`` only our own figures are printed. Make its environment with ``uv venv X && uv pip install --python X/bin/python openevolve==0.4.0``.
+Run: ``.venv/bin/python benchmarks/evolve.py --openevolve ENVIRONMENT/bin/python [--iterations 1000] [--steps 10000]``. Without
+``--openevolve`` only our own figures are printed. Its environment: ``uv venv X && uv pip install --python X/bin/python openevolve==0.4.0``.
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ class Instant:
         self._rates = itertools.count(1)
 
     def propose(self, context, rng):
+        """Another rate."""
         return Proposal(OURS.format(rate=f"{next(self._rates) * 1e-4:.4f}"), (context.parents[0].number,), "another rate")
 
 
@@ -137,6 +138,7 @@ class Unmeasured:
         return getattr(self._evaluator, name)
 
     def evaluate(self, candidate, hints, *, is_start=False):
+        """A made-up score."""
         number = next(self._scores)
         score = 0.5 + (number * 7919 % 10007) / 1e5 + number * 1e-6
         scores = {"young": score, "old": 1 - score / 2}
@@ -181,7 +183,8 @@ def theirs(python: str, iterations: int) -> Stub:
     stub = Stub(THEIRS)
     with tempfile.TemporaryDirectory() as folder:
         for name, text in (
-            ("initial.py", THEIRS.format(rate="0.5")), ("evaluator.py", EVALUATOR), ("config.yaml", CONFIG.format(iterations=iterations, url=stub.url)),
+            ("initial.py", THEIRS.format(rate="0.5")), ("evaluator.py", EVALUATOR),
+            ("config.yaml", CONFIG.format(iterations=iterations, url=stub.url)),
         ):  # fmt: skip
             (Path(folder) / name).write_text(text)
         command = [

@@ -1,7 +1,7 @@
 """What the offline search finds, beside random restart and best-of-n at equal evaluations, judged on trials none of them has seen.
 
-For each study one starting policy, with parts of sibling policies left out, so that what is found was not there before. Rows of ``--json`` are
-held-out trials: of the start, the winner of each method, and for ``placement`` also every one of the 50 published instances.
+For each study one starting policy, with parts of sibling policies left out, so that what is found was not there before. Rows of
+``--json`` are held-out trials: of the start, the winner of each method, and for ``placement`` also each of the 50 published instances.
 
 Run: ``.venv/bin/python benchmarks/evolve_studies.py [STUDY]... [--json] [--seeds N]`` (minutes per study).
 """

@@ -97,6 +97,7 @@ def run(
         start=start, workloads=tuple(workload or ()), trace=None if trace is None else str(trace), params=settings_of(settings or []),
         siblings=siblings, proposers=chosen, archive=archive, trials=(training, validation, held_out), jail=jail, seed=seed, llm=llm,
     )  # fmt: skip
+    _check_free(output)
     place = store or FOLDER / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}.db"
     budget = Budget(evaluations, tokens, usd, wall_s)
     with Search(study, wanted, store=place, budget=budget) as search:
@@ -105,7 +106,7 @@ def run(
 
 def resume(
     store: StorePath,
-    evaluations: Annotated[int, typer.Option(help="Budget of the whole run: candidates to evaluate.")] = 200,
+    evaluations: Annotated[int | None, typer.Option(help="Budget of the whole run: candidates to evaluate. Default: as before.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Budget: tokens of language models.")] = None,
     usd: Annotated[float | None, typer.Option(help="Budget: dollars.")] = None,
     wall_s: Annotated[float | None, typer.Option(help="Budget: seconds, of all sittings.")] = None,
@@ -115,11 +116,19 @@ def resume(
     json: Annotated[bool, typer.Option("--json", help="The verdict as JSON on standard output, and nothing else.")] = False,
 ) -> None:
     """Go on with a run that was ended, or killed; with a larger budget it searches on."""
-    from cloudchamber.evolve.model import Budget
+    from cloudchamber.evolve.search import changed_budget
     from cloudchamber.evolve.search import resume as go_on
 
-    with go_on(store, budget=Budget(evaluations, tokens, usd, wall_s)) as search:
+    _check_free(output)
+    with go_on(store, budget=changed_budget(store, evaluations=evaluations, tokens=tokens, usd=usd, wall_s=wall_s)) as search:
         _run(search, jobs, backend, json=json, compare=False, output=output)
+
+
+def _check_free(output: Path | None) -> None:
+    from cloudchamber.core.errors import InputError
+
+    if output is not None and output.exists():  # before the run, not after
+        raise InputError(f"{output} exists already; give --export another name.")
 
 
 def _run(search: Search, jobs: int, backend: str, *, json: bool, compare: bool, output: Path | None) -> None:
@@ -146,12 +155,14 @@ def _run(search: Search, jobs: int, backend: str, *, json: bool, compare: bool, 
         raise typer.Exit(130 if stopped == "interrupted" else 1)
     verdicts = judge(search, 1 if jobs == 1 else jobs, backend)
     rivals = _rivals(search, jobs, backend) if compare else {}
+    if json:
+        typer.echo(jsonlib.dumps({**_summary(search.store), "rivals": {name: _held_out(each) for name, each in rivals.items()}}))
+    else:
+        _print(search, verdicts, rivals)
     if output is not None:
         write(search.store, output)
     if json:
-        typer.echo(jsonlib.dumps({**_summary(search.store), "rivals": {name: _held_out(each) for name, each in rivals.items()}}))
         return
-    _print(search, verdicts, rivals)
     typer.echo(
         f"Run: {search.store.path}. Winner: chamber evolve export --store {search.store.path} winner.py"
         if output is None
@@ -164,12 +175,16 @@ def _rivals(search: Search, jobs: int, backend: str) -> dict[str, HeldOut]:
     from dataclasses import replace
 
     from cloudchamber.evolve.model import Budget
+    from cloudchamber.evolve.proposers import NEED_MODEL
     from cloudchamber.evolve.search import Search
     from cloudchamber.evolve.verdict import judge
 
+    free = tuple(name for name in search.settings.proposers if name not in NEED_MODEL) or (
+        "mutate",
+    )  # rivals ask no model: they have no budget
     settings: dict[str, Settings] = {
         "random restart": replace(search.settings, proposers=("restart",), archive="top", llm={}),
-        "best-of-n": replace(search.settings, archive="starts"),
+        "best-of-n": replace(search.settings, proposers=free, archive="starts", llm={}),
     }
     found = {}
     for name, each in settings.items():
@@ -180,7 +195,9 @@ def _rivals(search: Search, jobs: int, backend: str) -> dict[str, HeldOut]:
 
 
 def _held_out(verdict: HeldOut) -> dict[str, Any]:
-    return {"gain": verdict.gain, "low": verdict.low, "high": verdict.high, "objective": verdict.objective}
+    from cloudchamber.evolve.verdict import plain
+
+    return plain(verdict)
 
 
 def _print(search: Search, verdicts: list[HeldOut], rivals: dict[str, HeldOut]) -> None:
@@ -217,7 +234,7 @@ def ask(
     store: StorePath,
     study: Annotated[str | None, typer.Argument(help="Begin a run on this study if there is none in the file yet.")] = None,
     number: Annotated[int, typer.Option("-n", min=1, help="How many tasks.")] = 1,
-    evaluations: Annotated[int, typer.Option(help="Budget of the whole run.")] = 200,
+    evaluations: Annotated[int | None, typer.Option(help="Budget of the whole run. Default: as before, or 200.")] = None,
 ) -> None:
     """A task for a proposer outside, as JSON: parents with their sources and scores, feedback, and how to answer."""
     with _opened(store, study, evaluations) as search:
@@ -243,7 +260,7 @@ def tell(
     file: Annotated[Path, typer.Argument(help="The policy file; - reads standard input.")],
     store: StorePath,
     note: Annotated[str, typer.Option(help="What was changed, in a few words.")] = "",
-    evaluations: Annotated[int, typer.Option(help="Budget of the whole run.")] = 200,
+    evaluations: Annotated[int | None, typer.Option(help="Budget of the whole run. Default: as before, or 200.")] = None,
 ) -> None:
     """Answer a task; prints the verdict as JSON, and exits 1 if the candidate is void or rejected."""
     from cloudchamber.core.errors import InputError
@@ -280,7 +297,7 @@ def show(
     if json:
         typer.echo(jsonlib.dumps(_summary(there)))
         return
-    best = there.candidates("score IS NOT NULL", order="score DESC, number", limit=12)
+    best = there.candidates("score IS NOT NULL AND reason = ''", order="score DESC, number", limit=12)
     rows = tuple(
         (str(each.number), each.proposer, each.status, _cell(each.score), _cell(each.validation), cleaned(each.note)[:70]) for each in best
     )
@@ -303,17 +320,17 @@ def export(
     typer.echo(source if target is None else f"Winner: {target}")
 
 
-def _opened(store: Path, study: str | None, evaluations: int) -> Search:
+def _opened(store: Path, study: str | None, evaluations: int | None) -> Search:
     from cloudchamber.core.errors import InputError
     from cloudchamber.evolve.model import Budget
-    from cloudchamber.evolve.search import Search
+    from cloudchamber.evolve.search import Search, changed_budget
     from cloudchamber.evolve.search import resume as go_on
 
     if store.is_file():
-        return go_on(store, budget=Budget(evaluations))
+        return go_on(store, budget=changed_budget(store, evaluations=evaluations))
     if study is None:
         raise InputError(f"there is no run at {store}; name a study to begin one: chamber evolve ask --store {store} STUDY.")
-    return Search(study, store=store, budget=Budget(evaluations))
+    return Search(study, store=store, budget=Budget(evaluations or 200))
 
 
 def _shown(candidate: Any) -> dict[str, Any]:

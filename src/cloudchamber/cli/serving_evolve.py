@@ -12,7 +12,7 @@ def mcp_command(
     study: Annotated[str | None, typer.Argument(help="Study of a new run; not needed to go on with one.")] = None,
     store: Annotated[Path, typer.Option(help="The run's file; made if it does not exist.")] = Path("evolve.db"),
     start: Annotated[str | None, typer.Option("--from", help="Policy to start from: NAME, 'NAME(key=value)' or file.py:Class.")] = None,
-    evaluations: Annotated[int, typer.Option(min=1, help="Budget of the whole run.")] = 200,
+    evaluations: Annotated[int | None, typer.Option(min=1, help="Budget of the whole run. Default: as before, or 200.")] = None,
     jail: Annotated[str, typer.Option(help="Level at which candidates run.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Of everything random, hidden trials included; random unless given.")] = None,
 ) -> None:
@@ -20,16 +20,16 @@ def mcp_command(
     from cloudchamber.core.errors import InputError
     from cloudchamber.evolve import Budget, Search, Settings, resume
     from cloudchamber.evolve.mcp import serve_mcp
+    from cloudchamber.evolve.search import changed_budget
 
     if study is None and not store.is_file():
         raise InputError(f"there is no run at {store}; name the study of a new one: `chamber evolve mcp --store {store} STUDY`.")
 
     def opened() -> Search:
-        budget = Budget(evaluations=evaluations)
         if not store.is_file() and study is not None:
-            search = Search(study, Settings(start=start, jail=jail, seed=seed), store=store, budget=budget)
+            search = Search(study, Settings(start=start, jail=jail, seed=seed), store=store, budget=Budget(evaluations or 200))
         else:
-            search = resume(store, budget=budget)
+            search = resume(store, budget=changed_budget(store, evaluations=evaluations))
         if study is not None and search.study.name != study:
             search.close()
             raise InputError(f"{store} is a run of study {search.study.name!r}, not of {study!r}.")

@@ -567,7 +567,9 @@ def _check_same(given: Settings, known: Settings, path: str) -> None:
         if getattr(given, each.name) not in (getattr(default, each.name), getattr(known, each.name))
     ]  # fmt: skip
     if names:
-        raise InputError(f"{path} holds a run with another {' and '.join(names)}; go on with `chamber evolve resume`, or give another --store.")
+        raise InputError(
+            f"{path} holds a run with another {' and '.join(names)}; go on with `chamber evolve resume`, or give another --store."
+        )
 
 
 def _of(trials: Sequence[Trial], name: str) -> list[Trial]:
@@ -601,6 +603,14 @@ def resume(path: str | Path, *, study: Study | None = None, budget: Budget | Non
     known = settings_of(reader)
     reader.close()
     return Search(study or str(known["study"]), settings_from(known), store=path, budget=budget)
+
+
+def changed_budget(path: str | Path, **given: float | None) -> Budget:
+    """The budget a run was last given, with what is given now in its place."""
+    reader = Store(path, is_reader=True)
+    known = reader["budget"] or {}
+    reader.close()
+    return Budget(**{**known, **{name: value for name, value in given.items() if value is not None}})
 
 
 def home_of(study: Study) -> str:

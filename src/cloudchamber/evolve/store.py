@@ -278,3 +278,9 @@ def settings_of(store: Store) -> Mapping[str, Any]:
     if found is None:
         raise InputError(f"{store.path} holds no run.")
     return dict(found)
+
+
+def _scored(row: dict[str, Any]) -> Scored:
+    """A candidate as its row keeps it."""
+    lists = {name: tuple(json.loads(row[name])) for name in ("parents", "behaviour")}
+    return Scored(**(row | lists | {"scores": json.loads(row["scores"])}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +62,8 @@ class HeldOut:
         if self.void:
             return f"candidate {self.candidate} is void on the held-out trials: {self.void}"
         limits = f"95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, {self.trials} trials"
+        if not math.isfinite(self.gain):
+            return f"no verdict: fewer than two valid held-out trials of a workload ({self.trials} in all)"
         spread = f"{100 * self.gain:+.1f} % quality against {self.baseline} ({limits})"
         return f"improvement: {spread}" if self.is_improvement else f"no improvement shown: {spread}"
 
@@ -71,7 +73,7 @@ def judge(search: Search, n_jobs: int = 1, backend: str = "local") -> list[HeldO
 
     The baselines are the policy the winner descends from, the best starting policy, and the study's own that is best on these very
     trials (which favours it): a search that spliced a sibling in has found nothing until it beats that one. A run that went on after its
-    verdict gets a new one; the store counts how often the held-out trials were met.
+    verdict gets a new one if its winner is another; the store counts how often the held-out trials were met.
 
     Raises
     ------
@@ -81,19 +83,27 @@ def judge(search: Search, n_jobs: int = 1, backend: str = "local") -> list[HeldO
     winner = search.best()
     if winner is None:
         raise InputError("nothing was scored yet, so there is no winner to judge.")
+    known = search.store["verdict"] or []
+    if known and known[0]["candidate"] == winner.number:
+        return [_verdict(each) for each in known]
     opener, points = search.evaluator.opener, search.splits.held_out
     baselines = {each.note: each for each in _baselines(search, winner.number)}
     subjects: dict[str, str] = {"winner": winner.source, **{name: each.source for name, each in baselines.items()}}
     siblings = {name: make for name, make in search.study.policies().items() if not _sees(make) and name not in subjects}
     ran = _run(opener, {**subjects, **siblings}, points, n_jobs, backend)
     metric = search.study.objective
-    sums = {name: math.fsum(t.metrics[metric.name] for t in ran[name]) for name in siblings if not any(t.reason for t in ran[name])}
-    best = [min(sums, key=lambda name: sums[name] if metric.direction == "min" else -sums[name])] if sums else []
+    base = {(t.workload, t.seed): t.metrics.get(metric.name, 1.0) for t in ran[next(iter(baselines))]}
+    means = {
+        name: math.fsum(quality(t.metrics[metric.name], t.bound, metric, base[t.workload, t.seed]) for t in ran[name])
+        for name in siblings
+        if not any(t.reason for t in ran[name])
+    }
+    best = [max(means, key=lambda name: means[name])] if means else []
     verdicts = []
     reference = next(iter(baselines))
     for name in (*baselines, *best):
         verdicts.append(_compare(search, winner.number, ran["winner"], name, ran[name], ran[reference]))
-    search.store["verdict"] = [_plain(each) for each in verdicts]
+    search.store["verdict"] = [plain(each) for each in verdicts]
     search.store["verdicts"] = int(search.store["verdicts"] or 0) + 1
     search.store.event("verdict", str(verdicts[0]))
     return verdicts
@@ -159,13 +169,19 @@ def _compare(search: Search, winner: int, ours: list[Trial], name: str, theirs: 
         if len(pairs) > 1
     ]
     if not shaped:
-        raise InputError("the held-out verdict needs at least two valid trials of a workload; give more with --trials.")
+        return make(gain=math.nan, low=math.nan, high=math.nan)
     low, estimate, high = interval(shaped, LEVEL)
     return make(gain=estimate - 1, low=low - 1, high=high - 1)
 
 
-def _plain(verdict: HeldOut) -> dict[str, Any]:
+def plain(verdict: HeldOut) -> dict[str, Any]:
+    """A verdict as JSON takes it."""
     from dataclasses import asdict
 
     found = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in asdict(verdict).items()}
     return found | {"text": str(verdict), "is_improvement": verdict.is_improvement}
+
+
+def _verdict(known: dict[str, Any]) -> HeldOut:
+    found: dict[str, Any] = {each.name: math.nan if known[each.name] is None else known[each.name] for each in fields(HeldOut)}
+    return HeldOut(**found)

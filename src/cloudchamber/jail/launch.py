@@ -25,7 +25,7 @@ from cloudchamber.core.errors import JailUnavailable
 from . import filters
 from .inside import News, Order, Setup
 from .limits import Limits
-from .stage import Stage, interpreter, is_public, system_places
+from .stage import Stage, interpreter, is_public, site_folders, system_places
 from .walls import NOBODY, Walls, landlock_version
 
 Level = Literal["namespace", "landlock", "subprocess", "none"]
@@ -312,6 +312,9 @@ def bubble(
             command += ["--symlink", str(Path(link).readlink()), link]
     for outer, inner, is_writable in binds:
         command += ["--bind" if is_writable else "--ro-bind", outer, inner]
+    for folder in site_folders():  # what is installed there is not for candidates; declared libraries lie below /site
+        if any(Path(folder).is_relative_to(inner) for _, inner, _ in binds):
+            command += ["--size", "4096", "--tmpfs", folder]
     return [*command, "--remount-ro", "/"]
 
 

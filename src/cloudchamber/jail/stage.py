@@ -234,6 +234,14 @@ def system_places() -> tuple[str, ...]:
     return tuple(dict.fromkeys([prefix, *(place for place in libraries if Path(place).exists())]))
 
 
+@cache
+def site_folders() -> tuple[str, ...]:
+    """Folders of the base interpreter and the system in which packages are installed."""
+    prefix = Path(sys.base_prefix).resolve()
+    found = [*prefix.glob("lib*/python3*/site-packages"), *Path("/usr/lib").glob("python3*/dist-packages")]
+    return tuple(str(folder) for folder in found if folder.is_dir())
+
+
 def is_public(path: Path) -> bool:
     """Whether any user may reach and read a path."""
     return all(each.stat().st_mode & (0o001 if each != path else 0o004) for each in (path, *path.parents))
