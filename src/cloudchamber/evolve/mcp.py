@@ -141,9 +141,10 @@ class Desk:
             f"Training workloads: {', '.join(search.splits.names)}. A candidate is also tried on hidden ones.",
             "## How to answer",
             f"A candidate is one Python file of at most {MAX_SOURCE} bytes: {kind}. It may import "
-            f"{', '.join(known.libraries) or 'no library'} and computing parts of the standard library. It runs without network, files "
-            f"or environment, and no clock counts but the world's; per trial it may use {limits.cpu_s:g} s of processor time, {limits.call_s:g} s per call and "
-            f"{limits.memory >> 20} MiB. The same seed must give the same actions. Call `ask` for a task, then `tell` with the task's id, "
+            f"{', '.join(known.libraries) or 'no library'} and computing parts of the standard library. It runs without network, files or "
+            f"environment, and no clock counts but the world's; per trial it may use {limits.cpu_s:g} s of processor time, "
+            f"{limits.call_s:g} s per call and {limits.memory >> 20} MiB. The same seed must give the same actions. "
+            "Call `ask` for a task, then `tell` with the task's id, "
             "the whole file and a note of a few words.",
             "## Budget left",
             self._budget(),
