@@ -166,6 +166,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     assessor : {"threshold", "equivalence", "ordering", "bound"}
     limits : tuple of str
         Threats that apply.
+    miss : str
+        Why it is known not to hold here. The bar stays, the record says that it fails, and ``--check`` does not stop at it.
 
     Raises
     ------
@@ -186,6 +188,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     reproduce: tuple[str, ...]
     assessor: AssessorName = "threshold"
     limits: tuple[Limit, ...] = ()
+    miss: str = ""
 
     def __post_init__(self) -> None:
         for problem in self._problems():

@@ -48,13 +48,14 @@ class Standing:
 
     @property
     def passes_check(self) -> bool:
-        """Whether ``--check`` accepts it: an untested claim is not silent, a stale or failing one is wrong."""
-        return self.status not in ("stale", "fails")
+        """Whether ``--check`` accepts it: an untested claim is not silent, a stale one is wrong, a failing one must say why it does."""
+        return self.status != "stale" and (self.status != "fails" or bool(self.claim.miss))
 
     @property
     def why(self) -> str:
         """Reason for the status, and what else is on record."""
         notes = list(self.stale) or ([self.record.reason] if self.record is not None and self.record.reason else [])
+        notes += [f"known: {self.claim.miss}"] if self.status == "fails" and self.claim.miss else []
         earlier = self.failing - (self.record is not None and self.record.verdict == "fails")
         notes += [f"{earlier} other failing record{'s' * (earlier > 1)}"] if earlier else []
         notes += [f"{self.unreadable} unreadable (newer schema)"] if self.unreadable else []
