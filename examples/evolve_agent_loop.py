@@ -1,21 +1,23 @@
 """An agent's loop by hand: ask for a task, change the parent's source, tell it. Put a model of your own where ``improved`` is."""
 
-from cloudchamber.evolve import Budget, Search, Settings
+from cloudchamber.evolve import Budget, Search, Settings, judge
+
+IDEAS = ("size_gb", "rate * size_gb / slo", "rate / slo + 0.05 * size_gb")
 
 
 def improved(source: str, turn: int) -> str:
-    """What a model would do: here, another order of the models."""
-    orders = ("m.rate / m.slo_s", "m.size_gb", "m.rate * m.size_gb")
-    return source.replace("reverse=True", f"reverse=bool({turn % 2})") + f"\n# tried instead: {orders[turn % 3]}\nTURN = {turn}\n"
+    """What a model would do: here, another order in which models are placed."""
+    return source.replace("return rate / slo", f"return {IDEAS[turn]}")
 
 
-settings = Settings(start="PrismGreedy", workloads=("smoke",), trials=(2, 1, 2), seed=1)
+settings = Settings(start="PrismGreedy", workloads=("smoke",), trials=(3, 2, 12), seed=1)
 with Search("placement", settings, budget=Budget(evaluations=3)) as search:
-    print(f"{'task':<12} {'parent':>6} {'status':<10} {'score':>8}  reason")
-    for turn in range(3):
+    start = search.starts[0]
+    print(f"{'':<32} {'status':<10} {'training score':>14}")
+    print(f"{'the start: rate / slo':<32} {start.status:<10} {start.score:>14.4f}")
+    for turn, idea in enumerate(IDEAS):
         task = search.ask()[0]
-        parent = search.store.candidate(task.parents[0])
-        verdict = search.tell(task.id, improved(parent.source, turn), note=f"turn {turn}")
+        verdict = search.tell(task.id, improved(start.source, turn), note=f"order by {idea}")
         score = "" if verdict.score is None else f"{verdict.score:.4f}"
-        print(f"{task.id:<12} {parent.number:>6} {verdict.status:<10} {score:>8}  {verdict.reason[:60]}")
-    print(f"best: candidate {search.best().number}, {search.best().score:.4f}")
+        print(f"{idea:<32} {verdict.status:<10} {score:>14}  {verdict.reason}")
+    print(f"best: candidate {search.best().number}; held out, {judge(search)[0]}")

@@ -13,6 +13,7 @@ import pytest
 
 import cloudchamber
 from cloudchamber.cli import build
+from cloudchamber.cli.evolving import expanded
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -39,8 +40,8 @@ def test_commands_are_ones_chamber_knows(page):
             words = shlex.split(line, comments=True)
             if words[:1] != ["chamber"]:
                 continue
-            group = typer.main.get_command(build(words[1:]))
-            words = words[1:]
+            words = expanded(words[1:])
+            group = typer.main.get_command(build(words))
             while hasattr(group, "commands"):
                 assert words and words[0] in group.commands, line
                 group, words = group.commands[words[0]], words[1:]

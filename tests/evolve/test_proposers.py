@@ -16,7 +16,7 @@ BUILT_IN = {name: dict(_built_in(study)) for name, study in STUDIES.items()}
 
 
 class NoHistory:
-    def of_skeleton(self, skeleton):
+    def of_skeleton(self, skeleton, after=0):
         return []
 
 
@@ -24,8 +24,8 @@ class History:
     def __init__(self, told):
         self._told = told
 
-    def of_skeleton(self, skeleton):
-        return [each for each in self._told if code.skeleton(each.source) == skeleton]
+    def of_skeleton(self, skeleton, after=0):
+        return [each for each in self._told if each.number > after and code.skeleton(each.source) == skeleton]
 
 
 def context(study, number=0, history=None):

@@ -449,7 +449,6 @@ class Search:
             }
             hidden = self.evaluator.mean_quality(_of(trials, "validation"), self._hints())
             candidate = replace(candidate, scores=scores, score=math.fsum(scores.values()) / len(scores), validation=hidden)
-            self.starts = (*self.starts, candidate)
         is_whole = candidate.status in ("scored", "archived") and not candidate.reason
         if is_whole:
             self._learn_seen(trials)
@@ -457,6 +456,8 @@ class Search:
             candidate = replace(candidate, status="archived" if is_kept else "scored")
             if candidate.validation is not None and (self._best is None or self._merit(candidate) > self._merit(self._best)):
                 self._best = candidate
+        if candidate.proposer == "start" and is_whole:
+            self.starts = (*self.starts, candidate)
         if main is not None:
             self.archive.children(main.number)
         self.bandit.reward(candidate.proposer, self._gain(candidate, main) if is_whole else 0.0)

@@ -104,7 +104,10 @@ def stage(protocol: type, libraries: tuple[str, ...]) -> Stage:
 
 
 def _origin(name: str) -> str | None:
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a script, or a module made by hand
+        spec = None
     return spec.origin if spec is not None else None
 
 
