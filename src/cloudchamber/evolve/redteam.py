@@ -338,7 +338,9 @@ class _Ground:
         if self._is_same(outcome.metrics):
             return "nothing", "the same metrics as without it"
         if self._is_better(value, self.best):
-            return "gain", f"{self.study.objective.name} {value:g} is better than every built-in policy's, at best {self.best:g}"
+            found = f"{self.study.objective.name} {value:g} is better than every built-in policy's, at best {self.best:g}"
+            # valid actions below a proven bound are a policy, and may be a lucky one; where nothing is proven they may be a hole
+            return ("legal", f"{found}; within the bound {self.bound.value:g}: look at it") if self.bound is not None else ("gain", found)
         return "legal", f"{self.study.objective.name} {value:g}; the honest policy {self._value(self.honest):g}, the best {self.best:g}"
 
 
