@@ -115,7 +115,7 @@ def _file_of(name: str) -> dict[str, tuple[str, bytes]]:
     origin = _origin(name)
     if origin is None or not origin.endswith(".py"):
         module = sys.modules.get(name)
-        origin = inspect.getsourcefile(module) if module is not None else None
+        origin = inspect.getsourcefile(module) if getattr(module, "__file__", None) is not None and module is not None else None
     if origin is None or name == "__main__":
         raise InputError(
             f"the jail cannot see module {name!r}; put the Protocol and its messages in a model.py that imports core and numpy only."
