@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cloudchamber.core.errors import InputError
 from cloudchamber.core.registry import load_study, study_names
 from cloudchamber.evolve import code
-from cloudchamber.evolve.search import _built_in
+from cloudchamber.evolve.subject import built_in
 
 POLICY = '''"""Prices."""
 
@@ -58,7 +58,7 @@ class Other(Base):
     def price(self, item):
         return 12
 '''
-BUILT_IN = [(name, shown, source) for name in study_names() for shown, source in _built_in(load_study(name))]
+BUILT_IN = [(name, shown, source) for name in study_names() for shown, source in built_in(load_study(name))]
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])

@@ -16,7 +16,7 @@ from cloudchamber.evolve.client import Client
 from cloudchamber.evolve.model import Context, ProposerUnavailable, Scored
 from cloudchamber.evolve.proposers import llm
 from cloudchamber.evolve.proposers.llm import Crossover, LLMDiff, LLMRewrite, Paradigm, Reflect
-from cloudchamber.evolve.search import problem_of
+from cloudchamber.evolve.subject import problem_of
 from cloudchamber.placement.study import PlacementStudy
 
 from .endpoint import CANARY, Endpoint, answer, half, hang_up

@@ -9,10 +9,10 @@ from cloudchamber.core.errors import InputError
 from cloudchamber.core.registry import load_study, study_names
 from cloudchamber.evolve import MutateAST, RandomRestart, Scored, SpliceAST, TuneLiterals, code
 from cloudchamber.evolve.model import Context
-from cloudchamber.evolve.search import _built_in, home_of, problem_of
+from cloudchamber.evolve.subject import built_in, home_of, problem_of
 
 STUDIES = {name: load_study(name) for name in study_names()}
-BUILT_IN = {name: dict(_built_in(study)) for name, study in STUDIES.items()}
+BUILT_IN = {name: dict(built_in(study)) for name, study in STUDIES.items()}
 
 
 class NoHistory:

@@ -14,7 +14,8 @@ import typer
 from cloudchamber.core import RESERVED_NAMES
 
 if TYPE_CHECKING:
-    from cloudchamber.evolve.search import Search, Settings
+    from cloudchamber.evolve.search import Search
+    from cloudchamber.evolve.settings import Settings
     from cloudchamber.evolve.store import Store
     from cloudchamber.evolve.verdict import HeldOut
 
@@ -84,7 +85,8 @@ def run(
     from cloudchamber.core.study import settings_of
     from cloudchamber.evolve.model import Budget
     from cloudchamber.evolve.proposers import NEED_MODEL
-    from cloudchamber.evolve.search import Search, Settings
+    from cloudchamber.evolve.search import Search
+    from cloudchamber.evolve.settings import Settings
 
     llm: dict[str, Any] = {}
     chosen = tuple(proposer or (("tune", "mutate", "splice") if model is None else ("tune", "mutate", "splice", *NEED_MODEL)))

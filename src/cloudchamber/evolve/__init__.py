@@ -14,7 +14,8 @@ from typing import Any
 
 _HOMES = {
     "model": ("Budget", "BudgetSpent", "Context", "Proposal", "Proposer", "ProposerUnavailable", "Scored", "Spend", "Task", "Verdict"),
-    "search": ("Search", "Settings", "resume"),
+    "search": ("Search", "resume"),
+    "settings": ("Settings",),
     "archive": ("Archive", "MixedArchive", "ParetoArchive", "StartsOnly", "TopArchive"),
     "proposers.tune": ("TuneLiterals",),
     "proposers.mutate": ("MutateAST",),

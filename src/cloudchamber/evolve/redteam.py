@@ -33,6 +33,7 @@ from cloudchamber.jail.levels import best_level
 from cloudchamber.jail.limits import Limits
 
 from .attacks import LEFT, NOT_HERE, TOUCHED, Attack, attacks_on, source_of_attack
+from .subject import built_in
 from .trials import bound_of
 
 Verdict = Literal["void", "nothing", "legal", "gain"]
@@ -229,19 +230,17 @@ class _Ground:
         self.canaries.__exit__(kind, error, trace)
 
     def _find_honest(self) -> None:
-        from .search import _built_in
-
-        built_in = dict(_built_in(self.study))
-        order = [*(name for name in self.study.floor if name in built_in), *built_in]
+        sources = dict(built_in(self.study))
+        order = [*(name for name in self.study.floor if name in sources), *sources]
         makers = self.study.policies()
         self.own = {
             name: judged(one_trial(self.study, make, self.workload, 0), self.study.metrics, self.bound) for name, make in makers.items()
         }
         for name in order:
             class_name = type(makers[name]()).__name__
-            outcome, _ = self._trial(jailed(self.study, built_in[name], name=class_name, level=self.level, limits=LIMITS))
+            outcome, _ = self._trial(jailed(self.study, sources[name], name=class_name, level=self.level, limits=LIMITS))
             if not outcome.is_void:
-                self.honest_name, self.honest_source, self.honest_class, self.honest = name, built_in[name], class_name, outcome
+                self.honest_name, self.honest_source, self.honest_class, self.honest = name, sources[name], class_name, outcome
                 return
         raise InputError(
             f"no built-in policy of study {self.study.name!r} gives a valid result behind a {self.level} jail; nothing to wrap."

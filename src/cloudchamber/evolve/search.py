@@ -3,94 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import inspect
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_type_hints
 
 import numpy as np
 
-from cloudchamber.core.errors import InputError, unknown
-from cloudchamber.core.evidence.provenance import Provenance
-from cloudchamber.core.messages import Message
+from cloudchamber.core.errors import InputError
 from cloudchamber.core.parallel import workers
 from cloudchamber.core.registry import load_study
-from cloudchamber.core.source import verbs_of
 from cloudchamber.core.study import Study
-from cloudchamber.jail.files import source_of
 from cloudchamber.jail.levels import best_level, contract_of
 from cloudchamber.jail.limits import Limits
 
 from . import code
 from .archive import ARCHIVES, Archive, Bandit
 from .cascade import Evaluator, Hints
-from .model import Budget, BudgetSpent, Context, Problem, Proposal, Proposer, ProposerUnavailable, Scored, Spend, Task, Verdict
-from .proposers import PROPOSERS, make_proposers
-from .splits import Splits, ready_workloads, split
+from .model import Budget, BudgetSpent, Context, Proposal, Proposer, ProposerUnavailable, Scored, Spend, Task, Verdict
+from .proposers import make_proposers
+from .settings import Settings, check_same, settings_from
+from .splits import Splits, split
 from .store import Store, settings_of
+from .subject import chosen_workloads, home_of, problem_of, siblings, starting, verifier_of
 from .trials import Opener, Trial, quality
 
 ATTEMPTS = 40  # proposals in a row that may be no candidate, or one that is known
 IDLE = 50  # tasks in a row that may bring nothing
 LEASE_S = 3600.0
 PATIENCE_S = 600.0  # how long to wait for an endpoint when no other proposer is left
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a run searches; kept in its store, so that ``resume`` needs nothing else.
-
-    Parameters
-    ----------
-    start : str or None
-        The policy to start from: a built-in's name, ``Name(key=value)``, or ``file.py:Class``. None: every built-in.
-    workloads : tuple of str
-        Names; empty: all that are not optional.
-    trace : str or None
-        The user's own trace instead.
-    params : mapping of str to str
-        ``--set`` of the trace or the workloads.
-    siblings : bool
-        Whether parts of the study's other policies may be spliced in. Without, what is found was not there before.
-    proposers : tuple of str
-    archive : {"mixed", "pareto", "top", "starts"}
-    trials : tuple of int
-        Per workload: for training, for validation, and for the held-out verdict.
-    jail : str
-        Level; ``auto`` is resolved when the run begins.
-    seed : int or None
-        Of everything random, the hidden trials included; None draws one.
-    llm : mapping
-        ``base_url``, ``model``, prices; never a key.
-    """
-
-    start: str | None = None
-    workloads: tuple[str, ...] = ()
-    trace: str | None = None
-    params: Mapping[str, str] = field(default_factory=dict)
-    siblings: bool = True
-    proposers: tuple[str, ...] = ("tune", "mutate", "splice")
-    archive: str = "mixed"
-    trials: tuple[int, int, int] = (6, 6, 24)
-    jail: str = "auto"
-    seed: int | None = None
-    llm: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in self.proposers:
-            if name not in PROPOSERS:
-                raise unknown("proposer", name, PROPOSERS)
-        if not self.proposers:
-            raise InputError(f"name at least one proposer of {', '.join(PROPOSERS)}.")
-        if self.archive not in ARCHIVES:
-            raise unknown("archive", self.archive, ARCHIVES)
-        if len(self.trials) != 3 or min(self.trials) < 1 or self.trials[2] < 2:
-            raise InputError(f"trials takes three whole numbers (training, validation, held-out; at least 1, 1, 2), got {self.trials}.")
 
 
 class Search:
@@ -145,7 +88,7 @@ class Search:
         if known is not None:
             if known["study"] != self.study.name:
                 raise InputError(f"{self.store.path} is a run of study {known['study']!r}, not of {self.study.name!r}.")
-            _check_same(settings, settings_from(known), str(self.store.path))
+            check_same(settings, settings_from(known), str(self.store.path))
             settings = settings_from(known)
             self._earlier_s = float(self.store["wall_s"] or 0.0)
         else:
@@ -155,7 +98,7 @@ class Search:
         self.settings = settings
         self.seed = int(settings.seed or 0)
         contract_of(self.study.protocol)  # raises if its messages cannot travel
-        workloads, self.notes = _workloads(self.study, settings)
+        workloads, self.notes = chosen_workloads(self.study, settings)
         self.splits: Splits = split(self.study, workloads, self.seed, settings.trials)
         self.notes += self.splits.notes
         self.evaluator = Evaluator(Opener(self.study, settings.jail), self.splits)
@@ -171,7 +114,7 @@ class Search:
             if hasattr(proposer, "bind"):
                 proposer.bind(self)
         self.budget = budget or Budget(**(self.store["budget"] or {}))
-        self.donors = _siblings(self.study) if settings.siblings else ()
+        self.donors = siblings(self.study) if settings.siblings else ()
         self.archive: Archive = ARCHIVES[settings.archive]()
         self.bandit = Bandit({name: getattr(each, "share", 1.0) for name, each in self.proposers.items()})
         self.starts: tuple[Scored, ...] = ()
@@ -197,7 +140,7 @@ class Search:
         """Put the settings and the starting policies on disk, all or nothing, and evaluate them."""
         if not self.study.floor and not any(self.study.bound(point.workload, point.seed) for point in self.splits.training[:1]):
             self.notes.append(f"study {self.study.name!r} has neither a bound nor a floor: nothing tells a good policy from a trick.")
-        sources = _starting(self.study, self.settings.start)
+        sources = starting(self.study, self.settings.start)
         with self.store.transaction():
             self.store["settings"] = {"study": self.study.name, **asdict(self.settings)}
             self.store["verifier"] = self.verifier
@@ -560,27 +503,8 @@ def _spent(search: Search) -> int:
     raise BudgetSpent(f"the budget is spent: {search.evaluations} of {search.budget.evaluations} evaluations. Resume with a larger one.")
 
 
-def _check_same(given: Settings, known: Settings, path: str) -> None:
-    """Refuse settings that differ from those of the run in the file, but for what was not given."""
-    default = Settings()
-    names = [
-        each.name for each in fields(Settings)
-        if getattr(given, each.name) not in (getattr(default, each.name), getattr(known, each.name))
-    ]  # fmt: skip
-    if names:
-        raise InputError(
-            f"{path} holds a run with another {' and '.join(names)}; go on with `chamber evolve resume`, or give another --store."
-        )
-
-
 def _of(trials: Sequence[Trial], name: str) -> list[Trial]:
     return [trial for trial in trials if trial.split == name]
-
-
-def settings_from(known: Mapping[str, Any]) -> Settings:
-    """Settings as a store keeps them."""
-    found: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items() if key != "study"}
-    return Settings(**found)
 
 
 def resume(path: str | Path, *, study: Study | None = None, budget: Budget | None = None) -> Search:
@@ -612,108 +536,3 @@ def changed_budget(path: str | Path, **given: float | None) -> Budget:
     known = reader["budget"] or {}
     reader.close()
     return Budget(**{**known, **{name: value for name, value in given.items() if value is not None}})
-
-
-def home_of(study: Study) -> str:
-    """The package of a study's Protocol."""
-    return study.protocol.__module__.rpartition(".")[0] or study.protocol.__module__
-
-
-def verifier_of(study: Study, splits: Splits) -> str:
-    """Hash of everything a score depends on: the study's package, the runner, the cascade, the workloads."""
-    from cloudchamber.core import datasets
-
-    known = Provenance.of(study, [datasets.fingerprint(each) for each in study.datasets()])
-    digest = hashlib.sha256(f"{known.module_sha256}/{known.runner_sha256}/{[each.sha256 for each in known.data]}".encode())
-    for name in ("cascade.py", "splits.py", "trials.py"):
-        digest.update((Path(__file__).parent / name).read_bytes())
-    for point in (*splits.training, *splits.validation, *splits.held_out):
-        digest.update(f"{point.split}/{replace(point.workload, seeds=0)!r}/{point.seed};".encode())
-    return digest.hexdigest()[:32]
-
-
-def problem_of(study: Study) -> Problem:
-    """What a proposer may know of a study."""
-    module = inspect.getmodule(study.protocol)
-    messages = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Message) and value is not Message]
-    kinds = {cls.__name__: _kinds(cls) for cls in messages}
-    features = {name: tuple(field for field, is_number in found.items() if is_number) for name, found in kinds.items()}
-    others = frozenset(field for found in kinds.values() for field, is_number in found.items() if not is_number)
-    metric = study.objective
-    is_maximised = metric.direction == "max"
-    return Problem(
-        study.name, study.title, inspect.cleandoc(study.__doc__ or ""),
-        f"{metric.name} in {metric.unit}, to be {'maximised' if is_maximised else 'minimised'}", is_maximised,
-        inspect.getsource(module) if module is not None else "", verbs_of(study.protocol), features, others, study.libraries,
-    )  # fmt: skip
-
-
-def _kinds(cls: type[Message]) -> dict[str, bool]:
-    """Fields and properties of a message, and whether each is a single number."""
-    found = {name: hint in (int, float) for name, hint in get_type_hints(cls).items() if name in cls.__struct_fields__}
-    for name, value in vars(cls).items():
-        if isinstance(value, property) and value.fget is not None:
-            found[name] = get_type_hints(value.fget).get("return") in (int, float)
-    return found
-
-
-def _workloads(study: Study, settings: Settings) -> tuple[list[Any], list[str]]:
-    if settings.trace is not None:
-        return ready_workloads(study, [study.workload(Path(settings.trace), **settings.params)])
-    found, notes = ready_workloads(study, settings.workloads)
-    if settings.params:
-        found, notes = ready_workloads(study, [study.adjusted(each, **settings.params) for each in found])
-    return found, notes
-
-
-def _built_in(study: Study) -> Iterator[tuple[str, str]]:
-    """Name and source of every built-in policy that one file holds and that does not see the future."""
-    for name, maker in study.policies().items():
-        known = source_of(maker)
-        if known is None:
-            continue
-        policy = maker()
-        with contextlib.suppress(InputError, SyntaxError):
-            yield name, code.isolated(known[0], type(policy).__name__, _own_values(policy))
-
-
-def _own_values(policy: Any) -> dict[str, object]:
-    from cloudchamber.core.policy import _defaults
-
-    params = policy.get_params() if hasattr(policy, "get_params") else {}
-    defaults = _defaults(type(policy))
-    return {name: value for name, value in params.items() if repr(value) != repr(defaults[name])}
-
-
-def _siblings(study: Study) -> tuple[Scored, ...]:
-    """The study's own policies as material for splices and inspiration."""
-    return tuple(Scored(0, source, note=name) for name, source in _built_in(study))
-
-
-def _starting(study: Study, start: str | None) -> dict[str, str]:
-    own = getattr(study, "starting_sources", None)  # of a study whose candidates are no policies
-    built_in = dict(own() if own is not None else _built_in(study))
-    if start is None:
-        return built_in
-    if start in built_in:
-        return {start: built_in[start]}
-    path, _, class_name = start.partition(":")
-    if path.endswith(".py"):
-        file = Path(path)
-        if not file.is_file():
-            raise InputError(f"no policy file {path!r} here; give a path to an existing .py file.")
-        source = file.read_text(encoding="utf-8")
-        return {file.name: code.isolated(source, class_name, {}) if class_name else source}
-    if start.endswith(")"):
-        from cloudchamber.core.registry import load_policy
-
-        made = load_policy(study, start)
-        known = source_of(made)
-        if known is not None:
-            policy = made()
-            return {start: code.isolated(known[0], type(policy).__name__, _own_values(policy))}
-    if start in study.policies():
-        raise InputError(
-            f"policy {start!r} sees the future or is not in one file, so a search cannot start from it; choose from {', '.join(built_in)}."
-        )
-    raise unknown(f"{study.name} policy", start, built_in)
