@@ -1,0 +1,114 @@
+"""Draw the pictures of README and documentation, each from a real run on the public data.
+
+Run it with that data at hand: ``.venv/bin/python scripts/figures.py [NAME]...``; without names, all of them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from cloudchamber import study
+from cloudchamber.core.registry import load_study
+from cloudchamber.core.results import Results
+
+IMAGES = Path(__file__).parents[1] / "docs" / "img"
+COLOURS = {
+    "c0": "#222b36",
+    "ink": "#1c2430",
+    "soft": "#5b6675",
+    "rule": "#d9dee5",
+    "spot": "#0b7fab",
+    "demand": "#d9622b",
+    "up": "#d7e3ea",
+    "dead": "#b3202c",
+    "slack": "#6b4fbb",
+    "paper, #fff": "#fff",
+}
+STYLE = "text{fill:#5b6675;font:12px system-ui,sans-serif}.strong{fill:#1c2430;font-weight:600}.grid{stroke:#d9dee5;stroke-width:1}"
+
+
+def spot_timeline() -> str:
+    """One start of the hardest trace: the upper quartile of what SkyNomad saves, not the most flattering."""
+    from cloudchamber.spot.figures import timeline
+
+    name = "h100-gang16-tp1.1"
+    results = study("spot", ["SkyNomad", "UniformProgressSwitch"], [name], n_jobs=-1)
+    costs = {policy: {trial.seed: trial.outcome.metrics["cost_usd"] for trial in results.of(name, policy)} for policy in results.policies}
+    saved = {seed: costs["UniformProgressSwitch"][seed] - costs["SkyNomad"][seed] for seed in costs["SkyNomad"]}
+    return timeline(results, name, sorted(saved, key=saved.__getitem__)[9])
+
+
+def broadcast_trees() -> str:
+    """The median of the published jobs."""
+    from cloudchamber.broadcast.figures import trees_chart
+
+    results = study("broadcast", ["DijkstraPaths", "TakahashiMatsuyama", "TreeSearch"], ["cloudcast"])
+    return trees_chart(results, "cloudcast", _seed_at(results, "cloudcast", "DijkstraPaths", 1 / 2))
+
+
+def placement_gpus() -> str:
+    """The upper quartile of what the greedy policy loses on the published instances."""
+    from cloudchamber.placement.figures import gpus_chart
+
+    results = study("placement", ["PrismGreedy", "GreedyMixed", "ExactPacking"], ["prism"])
+    return gpus_chart(results, "prism", _seed_at(results, "prism", "PrismGreedy", 3 / 4))
+
+
+def moe_balance_loads() -> str:
+    """What 32 GPUs carried under four policies; without the pointer's hints, which a picture in a page does not show."""
+    from cloudchamber.moe.balance.figures import load_map
+
+    policies = ("Static", "GreedyEPLB", "GreedyEPLB-global", "Incremental")
+    results = study("moe.balance", list(policies), ["v3-58x256"], seeds=1)
+    return re.sub(r"<title>.*?</title>", "", load_map(results, "v3-58x256", 0, policies))
+
+
+def transactions_timeline() -> str:
+    """The public batch w1 in order of arrival, and as local search orders it with a large budget."""
+    from cloudchamber.transactions.figures import timeline
+
+    subject = load_study("transactions")
+    workload = subject.adjusted(subject.workloads()["w1"], budget=20_000_000)
+    results = study("transactions", ["FIFO", "LocalSearch"], [workload], seeds=1)
+    return timeline(results.workloads["w1"].world(0), {trial.policy: trial.outcome for trial in results.trials})
+
+
+def _seed_at(results: Results, workload: str, policy: str, share: float) -> int:
+    """The seed at a quantile of a policy's ratio."""
+    ratios = {trial.seed: trial.ratio(results.study.objective) or 0.0 for trial in results.of(workload, policy)}
+    return sorted(ratios, key=ratios.__getitem__)[int(len(ratios) * share)]
+
+
+def standalone(svg: str) -> str:
+    """A report's SVG as a file of its own: colours and style in it, on white."""
+    for name, colour in COLOURS.items():
+        svg = svg.replace(f"var(--{name})", colour)
+    assert "var(" not in svg, re.findall(r"var\([^)]*\)", svg)
+    head = svg.index(">")
+    return (
+        f'{svg[:head]} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'
+        f"{svg[head + 1 :]}\n"
+    )
+
+
+PICTURES = {
+    "spot-timeline": spot_timeline,
+    "broadcast-trees": broadcast_trees,
+    "placement-gpus": placement_gpus,
+    "moe-balance-loads": moe_balance_loads,
+    "transactions-timeline": transactions_timeline,
+}
+
+
+def main() -> None:
+    """Write the pictures that are named."""
+    for name in sys.argv[1:] or PICTURES:
+        target = IMAGES / f"{name}.svg"
+        target.write_text(standalone(PICTURES[name]()))
+        print(target.relative_to(IMAGES.parents[1]))
+
+
+if __name__ == "__main__":
+    main()
