@@ -25,9 +25,12 @@ TRAIN = (sys.executable, str(Path(__file__).with_name("spot_train.py")), "--step
 
 
 def turns() -> Market:
-    """Zones that have capacity in turns: mostly for minutes, too short for torch to start, now and then for longer; at last one stays."""
+    """Zones that have capacity in turns: mostly for minutes, too short for torch to start, now and then for longer; at last one stays.
+
+    The first long turn is too short for the whole job and the second one comes after ten preemptions, however fast the machine.
+    """
     available, tick = np.zeros((TICKS, 3), dtype=bool), 0
-    for turn, length in enumerate((3, 3, 60, 3, 3, 60, 3, 3, 3, 60, 3, 3, TICKS)):
+    for turn, length in enumerate((3, 3, 60, *(3,) * 10, 60, 3, 60, 3, 3, TICKS)):
         available[tick : tick + length, turn % 3] = True
         tick += length
     zones = tuple(Zone(name, region, 3.0) for name, region in (("east-a", "east"), ("west-a", "west"), ("north-a", "north")))
