@@ -1,0 +1,449 @@
+"""The engine's core: queues and the step loop. It knows no torch and no wall clock, so that the simulator is the engine itself.
+
+There are no phases: every request has ``n_computed`` tokens, and each step brings it nearer to all it knows, under one token
+budget. Running requests come first (decodes, then unfinished prompts), then waiting ones in the policy's order. Who finds no
+block takes them from pins, then from the policy's victim, which starts again (its prefix may still be cached).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cloudchamber.core.errors import CandidateError, InputError
+
+from . import leap
+from .model import (
+    CACHED,
+    FREE,
+    Clock,
+    EngineSpec,
+    Executor,
+    KVManager,
+    PinView,
+    ProgramId,
+    ReqId,
+    ReqView,
+    Retain,
+    Scheduled,
+    StepPlan,
+    StepResult,
+    View,
+)
+from .request import Finish, Request
+
+IDLE_PROGRAM_S = 3600.0  # a program unheard of for so long is forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a step brought to one request: new tokens, their details, and whether it is finished."""
+
+    request: Request
+    tokens: list[int]
+    details: Any = None
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """The load and the time of one step, for calibration: prompt tokens, Σ new·context, decodes, Σ decode context."""
+
+    new: int
+    attended: float
+    decodes: int
+    context: int
+    duration_s: float
+    schedule_s: float
+
+
+@dataclass(slots=True)
+class _Program:
+    arrival: float
+    seen: float
+    live: int = 0
+
+
+@dataclass(slots=True)
+class _Pin:
+    expiry: float
+    program_arrival: float
+
+
+class EngineCore:
+    """Queues and step loop.
+
+    Parameters
+    ----------
+    kv : KVManager
+    policy : SchedulerPolicy
+        Reset by the caller.
+    executor : Executor
+    clock : Clock
+    spec : EngineSpec
+        Its budgets are the core's.
+    max_model_len : int or None
+        Most tokens of one request, prompt and answer; at most what the pool holds.
+    max_scored_len : int or None
+        Most prompt tokens of a request for one token, of which the policy need not keep all; default ``max_model_len``.
+    on_step : callable (StepRecord) -> None, optional
+    """
+
+    def __init__(
+        self,
+        kv: KVManager,
+        policy: Any,
+        executor: Executor,
+        clock: Clock,
+        spec: EngineSpec,
+        *,
+        max_model_len: int | None = None,
+        max_scored_len: int | None = None,
+        on_step: Callable[[StepRecord], None] | None = None,
+    ) -> None:
+        self.kv, self.policy, self.executor, self.clock, self.spec, self.on_step = kv, policy, executor, clock, spec, on_step
+        pool = kv.blocks * kv.block_tokens
+        self.max_model_len = min(max_model_len or pool, pool)
+        self.max_scored_len = max_scored_len or self.max_model_len
+        self.requests: dict[ReqId, Request] = {}  # all that are not finished
+        self.running: list[Request] = []  # in order of admission
+        self.steps = 0
+        self._preemptions = 0
+        self._waiting: dict[ReqId, Request] = {}
+        self._views: dict[ReqId, ReqView] = {}
+        self._programs: dict[ProgramId, _Program] = {}
+        self._pins: dict[ProgramId, _Pin] = {}
+        self._blocked: tuple[ReqId, int] | None = None  # who did not fit, with how many cached tokens: the queue waits for a change
+
+    # ------------------------------------------------------------------ in and out
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return len(self._waiting)
+
+    def check(self, r: Request) -> None:
+        """Refuse what could never run.
+
+        Raises
+        ------
+        InputError
+            If the prompt and its answer are longer than the model's context or the pool.
+        """
+        most = self.max_scored_len if r.max_tokens == 1 else self.max_model_len
+        if r.n_input + r.max_tokens - 1 > most:  # the last token is never computed
+            raise InputError(
+                f"the prompt has {r.n_input} tokens and the answer may have {r.max_tokens}; this engine takes at most "
+                f"{most + 1} in all. Shorten the prompt, or lower max_tokens."
+            )
+
+    def add(self, r: Request) -> None:
+        """Accept a request; it will finish.
+
+        Raises
+        ------
+        InputError
+            If it could never run, or its id is in use.
+        """
+        self.check(r)
+        if r.id in self.requests:
+            raise InputError(f"request {r.id} is already here.")
+        now = self.clock.now()
+        r.program_arrival = r.arrival
+        if r.program is not None:
+            if len(self._programs) > 1024:
+                self._programs = {k: p for k, p in self._programs.items() if p.live or k in self._pins or now - p.seen < IDLE_PROGRAM_S}
+            program = self._programs.setdefault(r.program, _Program(r.arrival, now))
+            program.seen, program.live = now, program.live + 1
+            r.program_arrival = program.arrival
+        self.requests[r.id] = self._waiting[r.id] = r
+        self._blocked = None
+        self.policy.on_arrive(self.view(), self.request_view(r))
+
+    def abort(self, request: ReqId) -> Request | None:
+        """End a request now; its blocks are free when this returns. None if it is not here (any more)."""
+        r = self.requests.get(request)
+        if r is not None:
+            self._end(r, "abort")
+        return r
+
+    def view(self) -> View:
+        """The engine now."""
+        pool = self.kv.counts()
+        return View(self.clock.now(), pool.free, pool.cached, pool.used, pool.pinned, len(self._waiting), len(self.running))
+
+    def request_view(self, r: Request, is_pinned: bool | None = None) -> ReqView:
+        """A request as the policy sees it."""
+        is_pinned = r.program in self._pins if is_pinned is None else is_pinned
+        cached = self.kv.lookup(r) if r.id in self._waiting else 0
+        old = self._views.get(r.id)
+        if old is not None and r.id in self._waiting and r.finish is None and (old.n_cached_now, old.is_pinned) == (cached, is_pinned):
+            return old
+        made = self._views[r.id] = ReqView(
+            r.id, r.program, r.program_arrival, r.arrival, r.n_input, r.n_computed, cached, r.n_output,
+            r.priority, r.deadline, r.tool, r.is_last, r.was_preempted, r.finish == "abort", is_pinned,
+        )  # fmt: skip
+        return made
+
+    # ------------------------------------------------------------------ one step
+    def step(self, until: float = np.inf) -> list[Progress]:
+        """Schedule and compute one step, or, in virtual time, as many equal decode steps as nothing can disturb before ``until``."""
+        began = time.perf_counter()
+        plan = self.schedule()
+        schedule_s = time.perf_counter() - began
+        if not plan.entries:
+            return []
+        self.steps += 1
+        if not self._waiting or len(self.running) >= self.spec.max_running or self._is_blocked():
+            times = leap.ends(self, plan, min([until, *(p.expiry for p in self._pins.values() if p.expiry > self.clock.now())]))
+            if times is not None:
+                return self._leap(plan, times)
+        try:
+            result = self.executor.execute(plan)
+        except Exception as error:  # only this step's requests fail, whatever broke; the pool stays consistent
+            return [self._fail(each.request, f"{type(error).__name__}: {error}") for each in plan.entries]
+        self.clock.advance(result.duration_s)
+        if self.on_step is not None:
+            self.on_step(StepRecord(*plan.load(), result.duration_s, schedule_s))
+        return self._apply(plan, result)
+
+    def schedule(self) -> StepPlan:
+        """Decide what the next step computes, and give it its blocks."""
+        self._expire_pins()
+        left, preempted, slack = self.spec.token_budget, self._preemptions, self.executor.lookahead
+        planned: dict[ReqId, Scheduled] = {}
+        decodes = [r for r in self.running if r.is_decode]
+        for r in [*decodes, *(r for r in self.running if not r.is_decode)] if len(decodes) < len(self.running) else decodes:
+            if left <= 0 or r.id in self._waiting:
+                continue
+            n = 1 if r.is_decode else self._chunk(r, min(left, r.n_tokens - r.n_computed))
+            if n and self._make_room(r, r.n_computed + n + (slack if r.is_decode else 0), planned):
+                planned[r.id] = Scheduled(r, r.n_computed, n, r.n_tokens, r.is_decode)
+                left -= n
+        plan = StepPlan(list(planned.values()))
+        if self._preemptions == preempted:  # else the victim would come straight back for the blocks it just gave up
+            self._admit(plan, left)
+        if not plan.entries and self.running:  # every chunk was refused: the oldest goes on, or nothing ever would
+            r = self.running[0]
+            n = min(self.spec.token_budget, r.n_tokens - r.n_computed)
+            if self._make_room(r, r.n_computed + n, {}):
+                plan.entries.append(Scheduled(r, r.n_computed, n, r.n_tokens, r.is_decode))
+        return plan
+
+    def _chunk(self, r: Request, most: int) -> int:
+        n = self.policy.chunk(self.view(), self.request_view(r), most)
+        if type(n) is not int or n < 0:
+            raise CandidateError(f"chunk must return a whole number of at least 0, got {n!r}", "type")
+        return min(n, most)
+
+    def _admit(self, plan: StepPlan, left: int) -> None:
+        """Let waiting requests in, in the policy's order, until one does not fit."""
+        if not self._waiting or left <= 0 or len(self.running) >= self.spec.max_running or self._is_blocked():
+            return
+        for request in self._order():
+            if left <= 0 or len(self.running) >= self.spec.max_running:
+                return
+            r = self._waiting[request]
+            cached = self.kv.lookup(r)
+            kept = self._kept(r, cached)
+            if kept < r.n_tokens:  # what is not kept cannot be computed in pieces
+                n = r.n_tokens - cached
+                if n > left and plan.entries:
+                    return
+            else:
+                n = self._chunk(r, min(left, r.n_tokens - cached))
+                if n == 0:
+                    continue
+            if not self._fit(r, min(cached + n, kept)):
+                self._blocked = (r.id, self.kv.lookup(r))
+                return
+            n = min(cached + n, r.n_tokens) - r.n_computed  # a colliding hash may have promised more than there is
+            left -= n
+            self._start(r, kept)
+            plan.entries.append(Scheduled(r, r.n_computed, n, kept, r.is_decode))
+
+    def _kept(self, r: Request, cached: int) -> int:
+        if r.max_tokens > 1:
+            return r.n_tokens  # decoding reads it all
+        kept = self.policy.keep(self.view(), self.request_view(r))
+        if type(kept) is not int or kept < 0:
+            raise CandidateError(f"keep must return a whole number of at least 0, got {kept!r}", "type")
+        kept = min(max(kept, cached), self.kv.blocks * self.kv.block_tokens)
+        return r.n_tokens if kept >= r.n_tokens else kept // self.kv.block_tokens * self.kv.block_tokens
+
+    def _order(self) -> list[ReqId]:
+        views = [self.request_view(r) for r in self._waiting.values()]
+        order = list(self.policy.order(self.view(), views))
+        if len(order) != len(self._waiting) or set(order) != self._waiting.keys():
+            raise CandidateError(
+                f"order must return the ids of all {len(self._waiting)} waiting requests, each once; got {len(order)}", "type"
+            )
+        return order
+
+    def _start(self, r: Request, kept: int) -> None:
+        now = self.clock.now()
+        had_pin = r.program in self._pins
+        if had_pin:  # the new turn holds the blocks now
+            del self._pins[r.program]  # type: ignore[arg-type]
+            self.kv.unpin(r.program)  # type: ignore[arg-type]
+        del self._waiting[r.id]
+        self.running.append(r)
+        r.kept = None if kept == r.n_tokens else kept
+        r.n_cached += r.n_computed
+        r.admitted_s = now if r.admitted_s is None else r.admitted_s
+        view = self.request_view(r, is_pinned=had_pin)
+        r.was_preempted = False
+        self.policy.on_admit(self.view(), view)
+
+    # ------------------------------------------------------------------ memory
+    def _is_blocked(self) -> bool:
+        """Whether nothing has changed since a request did not fit: the queue is not asked again before."""
+        if self._blocked is None:
+            return False
+        r = self._waiting.get(self._blocked[0])
+        return r is not None and self.kv.lookup(r) == self._blocked[1]
+
+    def _fit(self, r: Request, n_tokens: int) -> bool:
+        """Allocate, taking pins away if need be."""
+        while not self.kv.allocate(r, n_tokens):
+            if not self._pins:
+                return False
+            pins = [PinView(name, p.program_arrival, p.expiry, self.kv.pinned_blocks(name)) for name, p in self._pins.items()]
+            chosen = self.policy.release(self.view(), pins)
+            if chosen is None:
+                chosen = max(pins, key=lambda each: (each.expiry, each.program)).program
+            elif chosen not in self._pins:
+                raise CandidateError(f"release must return a program that has a pin, got {chosen!r}", "type")
+            self._unpin(chosen)
+        return True
+
+    def _make_room(self, r: Request, n_tokens: int, planned: dict[ReqId, Scheduled]) -> bool:
+        """Allocate for a running request, preempting others if need be. False if it was itself the victim."""
+        while not self._fit(r, n_tokens):
+            chosen = self.policy.victim(self.view(), [self.request_view(each) for each in self.running])
+            victim = self.running[-1] if chosen is None else next((each for each in self.running if each.id == chosen), None)
+            if victim is None:
+                raise CandidateError(f"victim must return the id of a running request or None, got {chosen!r}", "type")
+            self._preempt(victim)
+            planned.pop(victim.id, None)
+            if victim is r:
+                return False
+        return True
+
+    def _preempt(self, r: Request) -> None:
+        self._preemptions += 1
+        self.running.remove(r)
+        self.kv.free(r, CACHED)
+        r.n_computed, r.was_preempted, r.n_preempted = 0, True, r.n_preempted + 1
+        self._waiting[r.id] = r
+        self._blocked = None
+        self._views.pop(r.id, None)
+
+    def _expire_pins(self) -> None:
+        if self._pins:
+            now = self.clock.now()
+            wanted = {r.program for r in self._waiting.values()}
+            for program in [name for name, p in self._pins.items() if p.expiry <= now and name not in wanted]:
+                self._unpin(program)
+
+    def _unpin(self, program: ProgramId) -> None:
+        del self._pins[program]
+        self.kv.unpin(program)
+        self._blocked = None
+
+    # ------------------------------------------------------------------ results
+    def _apply(self, plan: StepPlan, result: StepResult) -> list[Progress]:
+        now, progress = self.clock.now(), []
+        for i, each in enumerate(plan.entries):
+            r, tokens = each.request, result.tokens[i]
+            if r.id in result.errors:
+                progress.append(self._fail(r, result.errors[r.id]))
+                continue
+            tokens = tokens[: r.max_tokens - r.n_output]
+            for at, token in enumerate(tokens):
+                if token in r.stop_ids:
+                    tokens = tokens[: at + 1]
+                    break
+            r.n_computed = each.end + max(len(tokens) - 1, 0)
+            if tokens:
+                if r.tokens is not None:
+                    r.tokens += tokens
+                r.n_output += len(tokens)
+                self._tick(r, now, now)
+            self.kv.commit(r, r.n_computed if r.kept is None else min(r.n_computed, r.kept))
+            if self.executor.lookahead:
+                self.kv.truncate(r, r.n_computed)
+            finish: Finish | None = None
+            if tokens and tokens[-1] in r.stop_ids:
+                finish = "stop"
+            elif r.n_output >= r.max_tokens:
+                finish = "length"
+            if finish is not None:
+                self._end(r, finish)
+            progress.append(Progress(r, tokens, result.details[i] if result.details else None, finish))
+        return progress
+
+    @staticmethod
+    def _tick(r: Request, first: float, last: float, longest: float = 0.0) -> None:
+        """Note the times of new tokens."""
+        if r.first_token_s is None:
+            r.first_token_s = first
+        else:
+            r.max_gap_s = max(r.max_gap_s, first - r.last_token_s, longest)
+        r.last_token_s = last
+
+    def _fail(self, r: Request, why: str) -> Progress:
+        r.error = why
+        self._end(r, "error")
+        return Progress(r, [], None, "error")
+
+    def _end(self, r: Request, finish: Finish) -> None:
+        r.finish, r.finish_s = finish, self.clock.now()
+        retain = self.policy.on_finish(self.view(), self.request_view(r))
+        if not isinstance(retain, Retain) or not retain.ttl_s >= 0:
+            raise CandidateError(f"on_finish must return a Retain with ttl_s of at least 0, got {retain!r}", "type")
+        is_waiting = self._waiting.pop(r.id, None) is not None
+        if finish == "error":
+            retain = FREE
+        elif retain.kind == "pin" and (r.program is None or is_waiting or not retain.ttl_s):
+            retain = CACHED
+        if not is_waiting:
+            self.running.remove(r)
+        del self.requests[r.id]
+        self._views.pop(r.id, None)
+        self.kv.free(r, retain)
+        self.executor.forget(r)
+        self._blocked = None
+        if r.program is not None:
+            program = self._programs[r.program]
+            program.live, program.seen = program.live - 1, r.finish_s
+            if retain.kind == "pin":
+                self._pins.pop(r.program, None)
+                if self.kv.pinned_blocks(r.program):
+                    self._pins[r.program] = _Pin(r.finish_s + retain.ttl_s, program.arrival)
+            elif not program.live and r.program in self._pins and (r.is_last or finish == "abort"):
+                self._unpin(r.program)
+            if r.is_last and not program.live:
+                del self._programs[r.program]
+
+    def _leap(self, plan: StepPlan, times: np.ndarray) -> list[Progress]:
+        """Account for several equal decode steps at once."""
+        leap.grow(self.kv, plan, len(times))
+        self.clock.set(float(times[-1]))  # type: ignore[attr-defined]
+        self.steps += len(times) - 1
+        longest = float(np.diff(times).max())
+        progress = []
+        for each in plan.entries:
+            r = each.request
+            r.n_computed += len(times)
+            r.n_output += len(times)
+            self._tick(r, float(times[0]), float(times[-1]), longest)
+            self.kv.commit(r, r.n_computed)
+            finish: Finish | None = "length" if r.n_output >= r.max_tokens else None
+            if finish is not None:
+                self._end(r, finish)
+            progress.append(Progress(r, [0] * len(times), None, finish))
+        return progress

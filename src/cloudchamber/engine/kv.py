@@ -1,0 +1,283 @@
+"""Paged KV memory: blocks, tables, a prefix cache over chained hashes, reference counts, pins. Bookkeeping only, no tensor.
+
+A block is in exactly one state: *free* (nothing in it), *cached* (a full block nobody uses, found by its hash, least recently
+freed evicted first), *used* (in a request's table), *pinned* (kept for a program between two turns).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import numpy as np
+
+from cloudchamber.core.errors import InputError
+
+from .model import KVGroup, KVLayout, PoolCounts, ProgramId, ReqId, Retain
+from .request import Request
+
+
+class PagedKV:
+    """The one-group manager: every layer stores every token.
+
+    Parameters
+    ----------
+    blocks : int
+        Blocks of the pool.
+    block_tokens : int
+        Tokens of a block.
+    layout : KVLayout or None
+        Where the bytes lie; None for a simulation.
+    prefix_cache : bool
+        Whether finished blocks are found again.
+
+    Raises
+    ------
+    InputError
+        If there is no block, or a block without token.
+    """
+
+    def __init__(self, blocks: int, block_tokens: int = 16, layout: KVLayout | None = None, prefix_cache: bool = True) -> None:
+        if blocks < 1 or block_tokens < 1:
+            raise InputError(f"a pool needs at least one block of at least one token, got {blocks} blocks of {block_tokens}.")
+        self.blocks, self.block_tokens, self.prefix_cache = blocks, block_tokens, prefix_cache
+        self.layout = layout or KVLayout(0, (KVGroup((0, 2, block_tokens, 0, 0)),))
+        self._free = list(range(blocks - 1, -1, -1))
+        self._cached: OrderedDict[int, None] = OrderedDict()  # least recently freed first
+        self._uses = [0] * blocks
+        self._pin_uses = [0] * blocks
+        self._pinned = 0
+        self._hash: list[int | None] = [None] * blocks
+        self._content: list[tuple[int | str, bytes] | None] = [None] * blocks  # parent and tokens: 64-bit hashes collide
+        self._block_of: dict[int, int] = {}
+        self._tables: dict[ReqId, list[int]] = {}
+        self._committed: dict[ReqId, int] = {}  # full blocks of a table that are registered, or need not be
+        self._hits: dict[ReqId, int] = {}
+        self._pins: dict[ProgramId, list[int]] = {}
+        self._watch = _Watch()
+
+    # ------------------------------------------------------------------ prefixes
+    def lookup(self, r: Request) -> int:
+        """Leading tokens that are cached now, in full blocks, at most all but the last."""
+        if not self.prefix_cache:
+            return 0
+        known = self._watch.found.get(r.id)
+        if known is None:
+            hashes = self._hashes(r, r.n_tokens)
+            known = self._watch.add(r.id, hashes, len(self._match(r, hashes)))
+        return min(known, (r.n_tokens - 1) // self.block_tokens) * self.block_tokens
+
+    def _match(self, r: Request, hashes: list[int]) -> list[int]:
+        """Blocks of the longest cached prefix, contents compared."""
+        found: list[int] = []
+        for i, value in enumerate(hashes):
+            block = self._block_of.get(value)
+            if block is None or self._content[block] != self._content_of(r, i):
+                break
+            found.append(block)
+        return found
+
+    def _hashes(self, r: Request, n_tokens: int) -> list[int]:
+        """Chained hashes of the full blocks among the first tokens, as far as they are known."""
+        size, full = self.block_tokens, n_tokens // self.block_tokens
+        if r.tokens is not None and len(r.hashes) < full:
+            from xxhash import xxh3_64_intdigest as digest
+
+            parent = r.hashes[-1] if r.hashes else digest(r.salt.encode())
+            for i in range(len(r.hashes), full):
+                parent = digest(parent.to_bytes(8, "little") + np.array(r.tokens[i * size : (i + 1) * size], np.int64).tobytes())
+                r.hashes.append(parent)
+        return r.hashes[:full]
+
+    def _content_of(self, r: Request, i: int) -> tuple[int | str, bytes] | None:
+        if r.tokens is None:
+            return None
+        size = self.block_tokens
+        return r.hashes[i - 1] if i else r.salt, np.array(r.tokens[i * size : (i + 1) * size], np.int64).tobytes()
+
+    # ------------------------------------------------------------------ blocks
+    def allocate(self, r: Request, n_tokens: int) -> bool:
+        """Give blocks for the first ``n_tokens``. False, and nothing done, if there are too few.
+
+        A request without table first gets those of its cached prefix, and ``n_computed`` says how many tokens they hold.
+        """
+        table = self._tables.get(r.id)
+        hits: list[int] = []
+        if table is None and self.prefix_cache:
+            limit = min((r.n_tokens - 1) // self.block_tokens, -(-n_tokens // self.block_tokens))
+            hits = self._match(r, self._hashes(r, r.n_tokens)[:limit])
+        need = -(-n_tokens // self.block_tokens) - len(table if table is not None else hits)
+        idle = sum(1 for block in hits if not self._uses[block] and not self._pin_uses[block])
+        if need > len(self._free) + len(self._cached) - idle:
+            return False
+        if table is None:
+            self._watch.drop(r.id)
+            self._tables[r.id] = table = []
+            self._committed[r.id] = self._hits[r.id] = len(hits)
+            r.n_computed = len(hits) * self.block_tokens
+            for block in hits:
+                self._use(block)
+            table += hits
+        for _ in range(need):
+            block = self._take()
+            self._uses[block] = 1
+            table.append(block)
+        return True
+
+    def _take(self) -> int:
+        if self._free:
+            return self._free.pop()
+        block, _ = self._cached.popitem(last=False)
+        self._forget(block)
+        return block
+
+    def _forget(self, block: int) -> None:
+        value = self._hash[block]
+        if value is not None:
+            del self._block_of[value]
+            self._hash[block] = self._content[block] = None
+            self._watch.evicted(value)
+
+    def _use(self, block: int) -> None:
+        if not self._uses[block]:
+            if self._pin_uses[block]:
+                self._pinned -= 1
+            else:
+                del self._cached[block]
+        self._uses[block] += 1
+
+    def _settle(self, block: int) -> None:
+        """Put a block where it belongs once nobody uses it."""
+        if self._uses[block]:
+            return
+        if self._pin_uses[block]:
+            self._pinned += 1
+        elif self._hash[block] is None:
+            self._free.append(block)
+        else:
+            self._cached[block] = None
+
+    def commit(self, r: Request, n_computed: int) -> None:
+        """Register the full blocks among the first ``n_computed`` tokens. Of two equal blocks the first stays registered."""
+        if not self.prefix_cache:
+            return
+        done = self._committed[r.id]
+        full = min(n_computed // self.block_tokens, len(self._tables[r.id]))
+        if full <= done:
+            return
+        hashes, table = self._hashes(r, n_computed), self._tables[r.id]
+        for i in range(done, min(full, len(hashes))):
+            if hashes[i] not in self._block_of:
+                self._block_of[hashes[i]] = table[i]
+                self._hash[table[i]] = hashes[i]
+                self._content[table[i]] = self._content_of(r, i)
+                self._watch.committed(hashes[i], self._block_of)
+        self._committed[r.id] = full
+
+    def truncate(self, r: Request, n_tokens: int) -> None:
+        """Give back the blocks beyond ``n_tokens``.
+
+        Raises
+        ------
+        InputError
+            If that would take back a registered block, which others may be using.
+        """
+        table = self._tables[r.id]
+        stay = -(-n_tokens // self.block_tokens)
+        if stay < min(self._committed[r.id], len(table)):
+            raise InputError(f"request {r.id} has {self._committed[r.id]} registered blocks; it cannot be cut back to {n_tokens} tokens.")
+        while len(table) > stay:
+            self._release(table.pop())
+
+    def _release(self, block: int) -> None:
+        self._uses[block] -= 1
+        self._settle(block)
+
+    def free(self, r: Request, retain: Retain) -> None:
+        """Give a request's blocks up, tails first so that they are evicted first; a pin holds the registered ones for its program."""
+        self._watch.drop(r.id)
+        table = self._tables.pop(r.id, None)
+        if table is None:
+            return
+        own = self._hits.pop(r.id)
+        del self._committed[r.id]
+        if retain.kind == "pin" and r.program is not None:
+            self._pin(r.program, [block for block in table if self._hash[block] is not None])
+        for i in range(len(table) - 1, -1, -1):
+            block = table[i]
+            if retain.kind == "free" and i >= own and self._uses[block] == 1 and not self._pin_uses[block]:
+                self._forget(block)
+            self._release(block)
+
+    def _pin(self, program: ProgramId, blocks: list[int]) -> None:
+        old = self._pins.pop(program, [])
+        for block in blocks:
+            self._pin_uses[block] += 1
+        self._drop_pin(old)
+        if blocks:
+            self._pins[program] = blocks
+
+    def unpin(self, program: ProgramId) -> None:
+        """Leave a program's pinned blocks to the LRU; nothing happens without a pin."""
+        self._drop_pin(self._pins.pop(program, []))
+
+    def _drop_pin(self, blocks: Iterable[int]) -> None:
+        for block in reversed(list(blocks)):
+            self._pin_uses[block] -= 1
+            if not self._pin_uses[block] and not self._uses[block]:
+                self._pinned -= 1
+                self._settle(block)
+
+    def pinned_blocks(self, program: ProgramId) -> int:
+        """Blocks of a program's pin; 0 without one."""
+        return len(self._pins.get(program, ()))
+
+    # ------------------------------------------------------------------ views
+    def table(self, r: Request, group: int = 0) -> np.ndarray:
+        """Page ids of a request, int32."""
+        return np.array(self._tables[r.id], dtype=np.int32)
+
+    def counts(self) -> PoolCounts:
+        """Blocks by state."""
+        free, cached = len(self._free), len(self._cached)
+        return PoolCounts(free, cached, self.blocks - free - cached - self._pinned, self._pinned)
+
+
+class _Watch:
+    """How many leading blocks of each waiting request are cached, kept true as blocks are registered and evicted.
+
+    Asking every waiting request again for every decision would be the hot loop of a scheduler that orders by cached tokens.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[ReqId, int] = {}
+        self._hashes: dict[ReqId, list[int]] = {}
+        self._watchers: dict[int, dict[ReqId, int]] = {}  # hash -> request -> its place in the chain
+
+    def add(self, request: ReqId, hashes: list[int], found: int) -> int:
+        self.found[request], self._hashes[request] = found, hashes
+        for place, value in enumerate(hashes):
+            self._watchers.setdefault(value, {})[request] = place
+        return found
+
+    def drop(self, request: ReqId) -> None:
+        if self.found.pop(request, None) is None:
+            return
+        for value in self._hashes.pop(request):
+            watchers = self._watchers.get(value)
+            if watchers is not None:
+                watchers.pop(request, None)
+                if not watchers:
+                    del self._watchers[value]
+
+    def committed(self, value: int, block_of: dict[int, int]) -> None:
+        for request, place in self._watchers.get(value, {}).items():
+            if place == self.found[request]:
+                hashes = self._hashes[request]
+                while place < len(hashes) and hashes[place] in block_of:
+                    place += 1
+                self.found[request] = place
+
+    def evicted(self, value: int) -> None:
+        for request, place in self._watchers.get(value, {}).items():
+            self.found[request] = min(self.found[request], place)

@@ -1,0 +1,1 @@
+"""Schedulers of an LLM server, one file each."""

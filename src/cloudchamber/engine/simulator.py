@@ -1,0 +1,52 @@
+"""The verified world: the engine itself, with a cost model for an executor and a clock that it moves."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from cloudchamber.core.errors import CandidateError
+
+from .clock import VirtualClock
+from .core import EngineCore
+from .request import Request
+
+
+def drive(core: EngineCore, arrivals: Iterable[Request], more: Callable[[Request], Iterable[Request]] | None = None) -> list[Request]:
+    """Serve requests in virtual time until all are finished, and return them in order of finish.
+
+    Parameters
+    ----------
+    core : EngineCore
+        With a :class:`VirtualClock`.
+    arrivals : iterable of Request
+    more : callable (finished Request) -> requests, optional
+        What a finish brings about: the next turn of a conversation, at its own arrival time.
+
+    Raises
+    ------
+    CandidateError
+        If requests wait and the policy lets none of them run.
+    """
+    clock = core.clock
+    assert isinstance(clock, VirtualClock)
+    queue = [(r.arrival, i, r) for i, r in enumerate(arrivals)]
+    heapq.heapify(queue)
+    count, finished = len(queue), []
+    while queue or core.requests:
+        while queue and queue[0][0] <= clock.now():
+            core.add(heapq.heappop(queue)[2])
+        progress = core.step(queue[0][0] if queue else np.inf)
+        if not progress and not core.running:
+            if not queue:
+                raise CandidateError(f"{core.waiting} requests wait, and the policy lets none run", "protocol")
+            clock.set(queue[0][0])
+        for each in progress:
+            if each.finish is not None:
+                finished.append(each.request)
+                for r in more(each.request) if more else ():
+                    heapq.heappush(queue, (r.arrival, count, r))
+                    count += 1
+    return finished
