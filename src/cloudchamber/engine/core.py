@@ -17,48 +17,11 @@ import numpy as np
 from cloudchamber.core.errors import CandidateError, InputError
 
 from . import leap
-from .model import (
-    CACHED,
-    FREE,
-    Clock,
-    EngineSpec,
-    Executor,
-    KVManager,
-    PinView,
-    ProgramId,
-    ReqId,
-    ReqView,
-    Retain,
-    Scheduled,
-    StepPlan,
-    StepResult,
-    View,
-)
+from .model import CACHED, FREE, EngineSpec, PinView, ReqView, Retain, View
 from .request import Finish, Request
+from .seams import Clock, Executor, KVManager, ProgramId, Progress, ReqId, Scheduled, StepPlan, StepRecord, StepResult
 
 IDLE_PROGRAM_S = 3600.0  # a program unheard of for so long is forgotten
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a step brought to one request: new tokens, their details, and whether it is finished."""
-
-    request: Request
-    tokens: list[int]
-    details: Any = None
-    finish: Finish | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """The load and the time of one step, for calibration: prompt tokens, Σ new·context, decodes, Σ decode context."""
-
-    new: int
-    attended: float
-    decodes: int
-    context: int
-    duration_s: float
-    schedule_s: float
 
 
 @dataclass(slots=True)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from cloudchamber.core.errors import InputError
 
-from .model import CostModel, StepPlan, StepResult
+from .model import CostModel
 from .request import Request
-
-if TYPE_CHECKING:
-    from .core import StepRecord
+from .seams import StepPlan, StepRecord, StepResult
 
 
 class CostModelExecutor:

@@ -13,8 +13,9 @@ import numpy as np
 
 from cloudchamber.core.errors import InputError
 
-from .model import KVGroup, KVLayout, PoolCounts, ProgramId, ReqId, Retain
+from .model import Retain
 from .request import Request
+from .seams import KVGroup, KVLayout, PoolCounts, ProgramId, ReqId
 
 
 class PagedKV:
@@ -274,9 +275,7 @@ class _Watch:
         for request, place in self._watchers.get(value, {}).items():
             if place == self.found[request]:
                 hashes = self._hashes[request]
-                while place < len(hashes) and hashes[place] in block_of:
-                    place += 1
-                self.found[request] = place
+                self.found[request] = next((i for i in range(place, len(hashes)) if hashes[i] not in block_of), len(hashes))
 
     def evicted(self, value: int) -> None:
         for request, place in self._watchers.get(value, {}).items():

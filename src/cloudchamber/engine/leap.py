@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .model import KVManager, StepPlan
+from .seams import KVManager, StepPlan
 
 if TYPE_CHECKING:
     from .core import EngineCore
@@ -59,7 +59,8 @@ def grow(kv: KVManager, plan: StepPlan, steps: int) -> None:
     """Allocate the blocks of ``steps`` steps in the order in which stepping would."""
     size = kv.block_tokens
     first = _to_next_block(plan, size)
-    for step, place in sorted((step, place) for place in range(len(plan.entries)) for step in range(int(first[place]), steps, size)):
-        each = plan.entries[place]
+    needs = [(step, place) for place in range(len(plan.entries)) for step in range(int(first[place]), steps, size)]
+    for step, i in sorted(needs):
+        each = plan.entries[i]
         if not kv.allocate(each.request, each.end + step):
             raise AssertionError("fast-forward ran out of blocks")  # a fault of _steps_in_pool, of no input
