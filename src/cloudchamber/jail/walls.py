@@ -8,21 +8,15 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import struct
 from collections.abc import Sequence
 
 import msgspec
 
 NOBODY = 65534
-_CLONE = {
-    "user": 0x10000000,
-    "mount": 0x00020000,
-    "pid": 0x20000000,
-    "net": 0x40000000,
-    "ipc": 0x08000000,
-    "uts": 0x04000000,
-    "cgroup": 0x02000000,
-}
+_NEW_NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000 | 0x02000000  # user mnt pid net ipc uts cgroup
+_CLONE = 56 if os.uname().machine == "x86_64" else 220
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -30,6 +24,7 @@ _READ = 0b1101  # execute, read file, read folder
 _FILE_ONLY = 0b111 | 1 << 14  # what may be granted on a file: execute, write, read, truncate
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_python = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock, as a fork must
 
 
 class Walls(msgspec.Struct, frozen=True):
@@ -62,6 +57,15 @@ class Walls(msgspec.Struct, frozen=True):
     writable: tuple[str, ...] = ()
 
 
+class Built:
+    """What of the walls is the same for every child, made once before it is forked."""
+
+    def __init__(self, walls: Walls) -> None:
+        self.walls, self.user = walls, (os.getuid(), os.getgid())
+        self.landlock = Landlock(walls.readable, walls.writable) if walls.landlock else None
+        self.seccomp = Seccomp(walls.seccomp) if walls.seccomp else None
+
+
 def _checked(result: int, what: str) -> int:
     if result < 0:
         code = ctypes.get_errno()
@@ -69,16 +73,40 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
-def new_namespaces() -> None:
-    """Enter new namespaces of every kind; the next fork is pid 1 of its own."""
-    uid, gid = os.getuid(), os.getgid()
-    flags = 0
-    for bit in _CLONE.values():
-        flags |= bit
-    _checked(_libc.unshare(flags), "unshare")
+def fork_into_namespaces() -> int:
+    """Fork a child that is process 1 of new namespaces of every kind: ``unshare`` would need two forks, as it does not move its caller."""
+    _python.PyOS_BeforeFork()
+    pid = _python.syscall(_CLONE, _NEW_NAMESPACES | signal.SIGCHLD, 0, 0, 0, 0)
+    if pid == 0:
+        _python.PyOS_AfterFork_Child()
+        return 0
+    code = ctypes.get_errno()
+    _python.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(code, f"clone: {os.strerror(code)}")
+    return int(pid)
+
+
+def own_user(uid: int, gid: int) -> None:
+    """Be that user in the new user namespace: the same as outside, which is all that may be mapped."""
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 (pathlib is not loaded in the jail's hot path)
-            file.write(text)
+        _write(f"/proc/self/{name}", text)
+
+
+def _read(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 4096).decode()
+    finally:
+        os.close(fd)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def fresh_mounts(tmp_bytes: int, hidden: Sequence[str]) -> None:
@@ -98,10 +126,8 @@ def die_with_parent() -> None:
 
 def limit(cpu_s: float, memory: int, file_bytes: int) -> None:
     """Resource limits; ``memory`` is on top of the address space in use now. Where the host runs out of it, this process goes first."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
-        file.write("1000")
+    used = int(_read("/proc/self/statm").split()[0]) * resource.getpagesize()
+    _write("/proc/self/oom_score_adj", "1000")
     seconds = max(1, -int(-cpu_s // 1))
     for kind, value in (
         (resource.RLIMIT_CPU, seconds),
@@ -130,36 +156,52 @@ def landlock_version() -> int:
     return max(0, int(_libc.syscall(_LANDLOCK_CREATE, None, 0, 1)))
 
 
-def landlock(readable: Sequence[str], writable: Sequence[str]) -> None:
-    """Forbid every path but these, TCP, abstract sockets of others and signals to others."""
-    version = landlock_version()
-    if version < 1:
-        raise OSError(95, "landlock: this kernel has none")
-    everything = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
-    attributes = struct.pack("<QQQ", everything, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
-    size = 8 if version < 4 else 16 if version < 6 else 24
-    ruleset = _checked(_libc.syscall(_LANDLOCK_CREATE, attributes[:size], size, 0), "landlock")
-    for allowed, paths in ((_READ, readable), (everything, writable)):
-        for path in paths:
-            try:
-                fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            rights = allowed if os.path.isdir(path) else allowed & _FILE_ONLY & everything  # noqa: PTH112
-            _checked(_libc.syscall(_LANDLOCK_ADD, ruleset, 1, struct.pack("<Qi", rights, fd), 0), f"landlock {path}")
-            os.close(fd)
-    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
-    _checked(_libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "landlock")
-    os.close(ruleset)
+class Landlock:
+    """Forbids every path but these, TCP, abstract sockets of others and signals to others.
+
+    Made before the fork: opening the paths is most of the work. ``writable`` ones are opened by the child, which mounts them.
+    """
+
+    def __init__(self, readable: Sequence[str], writable: Sequence[str]) -> None:
+        version = landlock_version()
+        if version < 1:
+            raise OSError(95, "landlock: this kernel has none")
+        self._everything = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
+        attributes = struct.pack("<QQQ", self._everything, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+        self._attributes = attributes[: 8 if version < 4 else 16 if version < 6 else 24]
+        self._rules = [rule for path in readable if (rule := self._rule(path, _READ)) is not None]
+        self._writable = tuple(writable)
+
+    def _rule(self, path: str, rights: int) -> bytes | None:
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        is_folder = os.path.isdir(path)  # noqa: PTH112 (pathlib is not loaded in the jail's hot path)
+        return struct.pack("<Qi", rights if is_folder else rights & _FILE_ONLY & self._everything, fd)
+
+    def restrict(self) -> None:
+        """Restrict this process for good."""
+        ruleset = _checked(_libc.syscall(_LANDLOCK_CREATE, self._attributes, len(self._attributes), 0), "landlock")
+        writable = [rule for path in self._writable if (rule := self._rule(path, self._everything)) is not None]
+        for rule in (*self._rules, *writable):
+            _checked(_libc.syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0), "landlock")
+        _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+        _checked(_libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "landlock")
 
 
-def seccomp(program: bytes) -> None:
-    """Install a compiled filter; from here on only the system calls it names work."""
-    buffer = ctypes.create_string_buffer(program, len(program))
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
-    class _Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
-    wanted = _Program(len(program) // 8, ctypes.addressof(buffer))
-    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
-    _checked(_libc.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(wanted), 0, 0), "seccomp")
+class Seccomp:
+    """A compiled filter: once installed, only the system calls it names work."""
+
+    def __init__(self, program: bytes) -> None:
+        self._buffer = ctypes.create_string_buffer(program, len(program))
+        self._program = _Program(len(program) // 8, ctypes.addressof(self._buffer))
+
+    def restrict(self) -> None:
+        """Restrict this process for good."""
+        _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+        _checked(_libc.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(self._program), 0, 0), "seccomp")
