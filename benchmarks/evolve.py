@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -24,6 +25,7 @@ import time
 import warnings
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -70,48 +72,69 @@ evaluator:
 """
 
 
+def rate(number: int) -> float:
+    """The rate of the n-th program: all differ, and their scores come in no order, as a model's do.
+
+    Ever better ones would flatter OpenEvolve: each then drives the last from its cell, and the population stays at a handful.
+    """
+    return 0.5 + number * 7919 % 10007 / 1e4
+
+
 class Stub:
-    """An endpoint that answers at once with another program, and notes when it was asked."""
+    """An endpoint in a process of its own that answers at once with another program, and notes when it was asked."""
 
     def __init__(self, program: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._line, theirs = context.Pipe()
+        self._process = context.Process(target=answer, args=(program, theirs), daemon=True)
+        self._process.start()
+        self.url = f"http://127.0.0.1:{self._line.recv()}/v1"
         self.times: list[float] = []
-        rates, owner = itertools.count(1), self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                owner.times.append(time.perf_counter())
-                text = f"```python\n{program.format(rate=f'{0.5 + next(rates) * 1e-4:.4f}')}\n```"
-                data = json.dumps(
-                    {
-                        "id": "x",
-                        "object": "chat.completion",
-                        "created": 0,
-                        "model": "stub",
-                        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
-                        "usage": {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20},
-                    }
-                ).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+    def close(self) -> Stub:
+        """End it, and take over its notes."""
+        self._line.send("end")
+        self.times = self._line.recv()
+        self._process.join()
+        return self
 
     def gap_ms(self, around: int, width: int = 40) -> float:
         """Median milliseconds between requests up to the ``around``-th."""
         times = self.times[max(0, around - width) : around + 1]
         return 1000 * statistics.median(b - a for a, b in itertools.pairwise(times))
+
+
+def answer(program: str, line: Connection) -> None:
+    """Serve until told to end."""
+    numbers, times = itertools.count(1), []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # an answer in two packets must not wait for a delayed acknowledgement
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            times.append(time.perf_counter())
+            text = f"```python\n{program.format(rate=f'{rate(next(numbers)):.4f}')}\n```"
+            message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+            usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
+            reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "stub", "choices": [message], "usage": usage}
+            data = json.dumps(reply).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    line.send(server.server_port)
+    line.recv()
+    line.send(times)
 
 
 class Instant:
@@ -120,11 +143,11 @@ class Instant:
     name = "instant"
 
     def __init__(self) -> None:
-        self._rates = itertools.count(1)
+        self._numbers = itertools.count(1)
 
     def propose(self, context, rng):
         """Another rate."""
-        return Proposal(OURS.format(rate=f"{next(self._rates) * 1e-4:.4f}"), (context.parents[0].number,), "another rate")
+        return Proposal(OURS.format(rate=f"{rate(next(self._numbers)):.4f}"), (context.parents[0].number,), "another rate")
 
 
 class Unmeasured:
@@ -175,7 +198,7 @@ def ours(iterations: int) -> Stub:
         Search(PricingStudy(), settings, store=Path(folder) / "run.db", budget=Budget(iterations)) as search,
     ):
         search.run()
-    return stub
+    return stub.close()
 
 
 def theirs(python: str, iterations: int) -> Stub:
@@ -197,8 +220,8 @@ def theirs(python: str, iterations: int) -> Stub:
             str(iterations),
         ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | {"OPENAI_API_KEY": "none"})
-        if len(stub.times) < iterations:
-            print(f"OpenEvolve asked {len(stub.times)} times: {done.stderr[-1500:]}", file=sys.stderr)
+    if len(stub.close().times) < iterations:
+        print(f"OpenEvolve asked {len(stub.times)} times: {done.stderr[-1500:]}", file=sys.stderr)
     return stub
 
 

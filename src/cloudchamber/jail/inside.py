@@ -80,8 +80,11 @@ def main() -> None:
     except Exception as error:
         _tell(control, News("failed", error=f"{type(error).__name__}: {error}"))
         return
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115 (for the children)
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     gc.collect()
     gc.freeze()  # children share these pages until they write to them
+    building.huge_pages()
     zygote = Zygote(control, setup, contract)
     _tell(control, News("ready", pid=os.getpid()))
     zygote.run()
@@ -206,8 +209,6 @@ def _child(built: Built, contract: Contract, limits: Limits, fds: array.array[in
             numba.core.caching.Cache.save_overload = _save_nothing  # what a child compiles dies with it
             if walls.namespaces:
                 numba.core.config.CACHE_DIR = "/tmp"
-        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     except BaseException as error:
         os.write(CONTROL, frame(0, RAISED, encode(Raised("host", f"{type(error).__name__}: {error}"))))
         os._exit(70)
