@@ -177,7 +177,7 @@ class TestHost:
         assert len(tried) == 3
 
     @pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOSPC, errno.ENOMEM])
-    @pytest.mark.parametrize("place", ["unshare", "mount", "fork"])
+    @pytest.mark.parametrize("place", ["fork_into_namespaces", "own_user", "fresh_mounts"])
     def test_full_host_is_unavailable_and_works_again_after(self, code, place, tmp_path):
         """The walls' own calls fail inside the zygote, whose staged code is changed for that."""
         import shutil
@@ -186,9 +186,7 @@ class TestHost:
         folder = tmp_path / "staged"
         shutil.copytree(original.folder / "lib", folder / "lib")
         walls = folder / "lib/cloudchamber/jail/walls.py"
-        name = {"unshare": "new_namespaces", "mount": "fresh_mounts", "fork": "fork"}[place]
-        fails = f"def {name}(*args):\n    raise OSError({code}, 'simulated')\n"
-        walls.write_text(f"{walls.read_text()}\n{fails}{'os.fork = fork' if name == 'fork' else ''}\n")
+        walls.write_text(f"{walls.read_text()}\ndef {place}(*args):\n    raise OSError({code}, 'simulated')\n")
         changed = launch.Stage(folder, original.protocol, original.modules, original.libraries, original.places)
         zygote = launch.Zygote("namespace", changed)
         from cloudchamber.jail.levels import contract_of
@@ -242,7 +240,7 @@ def test_sixty_trials_leave_nothing():
     time.sleep(0.2)
     after = usage()
     assert after[1] <= before[1] and after[2] == before[2]
-    assert len(launch.zygote("namespace", stage(Player, ("numpy",)))._children) <= 3  # one may be ready for the next trial
+    assert len(launch.zygote("namespace", stage(Player, ("numpy",)))._children) <= 2 + launch.SPARES
 
 
 @pytest.mark.slow
@@ -259,7 +257,7 @@ def test_thousands_of_trials_leave_nothing():
     assert after[1] == before[1] and after[2] == before[2]
     assert after[3] <= before[3] * 1.05
     assert _zygote_usage(zygote)[0] <= inside[0] and _zygote_usage(zygote)[1] <= inside[1] * 1.05
-    assert len(zygote._children) <= 3  # one may be ready for the next trial
+    assert len(zygote._children) <= 2 + launch.SPARES
 
 
 def _inner(zygote):
