@@ -26,7 +26,7 @@ from cloudchamber.core.errors import JailUnavailable
 from . import filters
 from .inside import News, Order, Setup
 from .limits import Limits
-from .stage import Stage, interpreter, is_public, site_folders, system_places
+from .stage import Stage, interpreter, is_public, site_folders, system_places, visible_places
 from .walls import NOBODY, Walls, landlock_version
 
 Level = Literal["namespace", "landlock", "subprocess", "none"]
@@ -268,13 +268,15 @@ def _plain_command(level: Level, stage: Stage, control: int) -> tuple[list[str],
     if is_landlock and landlock_version() < 1:
         raise JailUnavailable("this kernel has no landlock; install bubblewrap for the level 'namespace', or name a weaker level.")
     library = str(stage.folder / "lib")
-    readable = (*system_places(), library, *map(str, stage.places), "/dev/null", "/dev/urandom")
+    readable, listable = visible_places()
+    readable = (*readable, library, *map(str, stage.places), "/dev/null", "/dev/urandom")
     walls = Walls(
         namespaces=False,
         capabilities=is_landlock,
         landlock=is_landlock,
         seccomp=filters.program() if is_landlock else b"",
         readable=readable,
+        listable=listable,
     )
     paths = [library, *dict.fromkeys(str(place.parent) for place in stage.places)]
     return _boot(paths, control), Setup(stage.protocol, stage.libraries, stage.modules, walls)

@@ -21,6 +21,7 @@ _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _READ = 0b1101  # execute, read file, read folder
+_LIST = 0b1000  # read folder
 _FILE_ONLY = 0b111 | 1 << 14  # what may be granted on a file: execute, write, read, truncate
 
 _HUGE, _MADV_COLLAPSE = 2 << 20, 25
@@ -46,7 +47,8 @@ class Walls(msgspec.Struct, frozen=True):
         Read only what ``readable`` names, write only to ``writable``, signal nobody outside.
     seccomp : bytes
         A compiled filter; empty for none.
-    readable, writable : tuple of str
+    readable, listable, writable : tuple of str
+        Of ``listable`` folders only the names of what is in them, at any depth.
     """
 
     namespaces: bool = True
@@ -56,6 +58,7 @@ class Walls(msgspec.Struct, frozen=True):
     landlock: bool = True
     seccomp: bytes = b""
     readable: tuple[str, ...] = ()
+    listable: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
 
 
@@ -64,7 +67,7 @@ class Built:
 
     def __init__(self, walls: Walls) -> None:
         self.walls, self.user = walls, (os.getuid(), os.getgid())
-        self.landlock = Landlock(walls.readable, walls.writable) if walls.landlock else None
+        self.landlock = Landlock(walls) if walls.landlock else None
         self.seccomp = Seccomp(walls.seccomp) if walls.seccomp else None
 
 
@@ -171,35 +174,47 @@ def landlock_version() -> int:
 
 
 class Landlock:
-    """Forbids every path but these, TCP, abstract sockets of others and signals to others.
+    """Forbids every path but the named ones, TCP, abstract sockets of others and signals to others.
 
     Made before the fork: opening the paths is most of the work. ``writable`` ones are opened by the child, which mounts them.
     """
 
-    def __init__(self, readable: Sequence[str], writable: Sequence[str]) -> None:
+    def __init__(self, walls: Walls) -> None:
         version = landlock_version()
         if version < 1:
             raise OSError(95, "landlock: this kernel has none")
         self._everything = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
         attributes = struct.pack("<QQQ", self._everything, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
         self._attributes = attributes[: 8 if version < 4 else 16 if version < 6 else 24]
-        self._rules = [rule for path in readable if (rule := self._rule(path, _READ)) is not None]
-        self._writable = tuple(writable)
+        self._writable = walls.writable
+        self._rules = [*self._opened(walls.readable, _READ), *self._opened(walls.listable, _LIST)]
+        self._ruleset = None if walls.writable else self._made(self._rules)
+        if self._ruleset is not None:
+            for rule in self._rules:
+                os.close(struct.unpack("<Qi", rule)[1])
 
-    def _rule(self, path: str, rights: int) -> bytes | None:
-        try:
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        is_folder = os.path.isdir(path)  # noqa: PTH112 (pathlib is not loaded in the jail's hot path)
-        return struct.pack("<Qi", rights if is_folder else rights & _FILE_ONLY & self._everything, fd)
+    def _opened(self, paths: Sequence[str], rights: int) -> list[bytes]:
+        found = []
+        for path in paths:
+            try:
+                fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            is_folder = os.path.isdir(path)  # noqa: PTH112 (pathlib is not loaded in the jail's hot path)
+            found.append(struct.pack("<Qi", rights if is_folder else rights & _FILE_ONLY & self._everything, fd))
+        return found
+
+    def _made(self, rules: Sequence[bytes]) -> int:
+        ruleset = _checked(_libc.syscall(_LANDLOCK_CREATE, self._attributes, len(self._attributes), 0), "landlock")
+        for rule in rules:
+            _checked(_libc.syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0), "landlock")
+        return ruleset
 
     def restrict(self) -> None:
         """Restrict this process for good."""
-        ruleset = _checked(_libc.syscall(_LANDLOCK_CREATE, self._attributes, len(self._attributes), 0), "landlock")
-        writable = [rule for path in self._writable if (rule := self._rule(path, self._everything)) is not None]
-        for rule in (*self._rules, *writable):
-            _checked(_libc.syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0), "landlock")
+        ruleset = self._ruleset
+        if ruleset is None:
+            ruleset = self._made([*self._rules, *self._opened(self._writable, self._everything)])
         _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
         _checked(_libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "landlock")
 
