@@ -31,6 +31,7 @@ from .walls import Built, Walls
 from .wire import BATCH, HEADER, LOAD, OK, RAISED, Contract, Load, Raised, frame
 
 CONTROL = 3
+LOOK_MS = 20
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -51,7 +52,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class News(msgspec.Struct, frozen=True):
-    """``ready``, ``failed`` (the host's fault), or ``ended`` with the wait status and processor seconds."""
+    """``ready``, ``failed`` (the host's fault), or ``ended`` with status and processor seconds, and ``error``: for what it was killed."""
 
     kind: str
     child: int = 0
@@ -102,19 +103,30 @@ class Zygote:
         self._built = Built(setup.walls)
         self._pids: dict[int, int] = {}  # child number -> pid
         self._ends: dict[int, int] = {}  # pidfd -> child number
+        self._most: dict[int, int] = {}  # child number -> anonymous bytes it may hold; where no limit of the kernel's does that
+        self._over: set[int] = set()
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
     def run(self) -> None:
         """Serve orders until the socket closes."""
         while True:
-            for fd, _ in self._poll.poll():
+            found = self._poll.poll(LOOK_MS if self._most else None)
+            self._look()
+            for fd, _ in found:
                 if fd != self._control.fileno():
                     self._reap(fd)
                 elif not self._obey():
                     for pid in self._pids.values():
                         _kill(pid)
                     return
+
+    def _look(self) -> None:
+        for child, most in list(self._most.items()):
+            if building.anonymous_bytes(self._pids[child]) > most:
+                del self._most[child]
+                self._over.add(child)
+                _kill(self._pids[child])
 
     def _obey(self) -> bool:
         data, ancillary, _, _ = self._control.recvmsg(1 << 16, socket.CMSG_SPACE(8))
@@ -142,6 +154,8 @@ class Zygote:
             _tell(self._control, News("failed", order.child, error=str(error)))
         else:
             self._pids[order.child] = pid
+            if self._built.walls.sparse and order.limits is not None:
+                self._most[order.child] = building.anonymous_bytes() + order.limits.memory
             end = os.pidfd_open(pid)
             self._ends[end] = order.child
             self._poll.register(end, select.POLLIN)
@@ -160,9 +174,12 @@ class Zygote:
     def _reap(self, end: int) -> None:
         child = self._ends.pop(end)
         pid, status, used = os.wait4(self._pids.pop(child), 0)
+        self._most.pop(child, None)
+        error = "memory" if child in self._over else ""
+        self._over.discard(child)
         self._poll.unregister(end)
         os.close(end)
-        _tell(self._control, News("ended", child, pid, status, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024))
+        _tell(self._control, News("ended", child, pid, status, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, error))
 
 
 def _kill(pid: int) -> None:
@@ -192,7 +209,7 @@ def _child(built: Built, contract: Contract, limits: Limits, fds: array.array[in
         else:
             building.die_with_parent()  # within namespaces the zygote is pid 1, and nothing outlives it
         if walls.limits:
-            building.limit(limits.cpu_s, limits.memory, limits.tmp)
+            building.limit(limits.cpu_s, None if walls.sparse else limits.memory, limits.tmp)
         if walls.namespaces:
             building.fresh_mounts(limits.tmp, walls.hidden)
         if "numpy" in sys.modules:  # the generators of the zygote must not be those of all its children; `random` sees to itself

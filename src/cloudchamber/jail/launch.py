@@ -259,6 +259,11 @@ class Zygote:
             self._errors.close()
 
 
+def is_sparse(stage: Stage) -> bool:
+    """Whether a library reserves so much address space that a limit on it would have to be out of all proportion."""
+    return "torch" in stage.libraries
+
+
 def _boot(paths: list[str], control: int) -> list[str]:
     return [str(interpreter()), "-S", "-s", "-P", "-B", "-c", _BOOT, str(control), ":".join(paths)]
 
@@ -274,6 +279,7 @@ def _plain_command(level: Level, stage: Stage, control: int) -> tuple[list[str],
         namespaces=False,
         capabilities=is_landlock,
         landlock=is_landlock,
+        sparse=is_sparse(stage),
         seccomp=filters.program() if is_landlock else b"",
         readable=readable,
         listable=listable,
@@ -292,6 +298,7 @@ def _namespace_command(level: Level, stage: Stage, control: int) -> tuple[list[s
     walls = Walls(
         hidden=("/proc", "/kernels"),
         landlock=landlock_version() > 0,
+        sparse=is_sparse(stage),
         seccomp=filters.program(),
         readable=readable,
         writable=("/tmp",),

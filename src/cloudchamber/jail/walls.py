@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import msgspec
 
 NOBODY = 65534
-_NEW_NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000 | 0x02000000  # user mnt pid net ipc uts cgroup
+# user, mount, pid, net, ipc, uts, cgroup
+_NEW_NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000 | 0x02000000
 _CLONE = 56 if os.uname().machine == "x86_64" else 220
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
@@ -41,6 +42,8 @@ class Walls(msgspec.Struct, frozen=True):
         Folders to cover with an empty one, ``/proc`` among them; needs ``namespaces``.
     limits : bool
         Resource limits.
+    sparse : bool
+        Address space is not limited, for libraries that reserve far more than they use (torch); the zygote looks at resident memory.
     capabilities : bool
         Give up every capability, and the right to gain any.
     landlock : bool
@@ -54,6 +57,7 @@ class Walls(msgspec.Struct, frozen=True):
     namespaces: bool = True
     hidden: tuple[str, ...] = ()
     limits: bool = True
+    sparse: bool = False
     capabilities: bool = True
     landlock: bool = True
     seccomp: bytes = b""
@@ -141,14 +145,14 @@ def die_with_parent() -> None:
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl")
 
 
-def limit(cpu_s: float, memory: int, file_bytes: int) -> None:
+def limit(cpu_s: float, memory: int | None, file_bytes: int) -> None:
     """Resource limits; ``memory`` is on top of the address space in use now. Where the host runs out of it, this process goes first."""
     used = int(_read("/proc/self/statm").split()[0]) * resource.getpagesize()
     _write("/proc/self/oom_score_adj", "1000")
     seconds = max(1, -int(-cpu_s // 1))
     for kind, value in (
         (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_AS, used + memory),
+        (resource.RLIMIT_AS, resource.RLIM_INFINITY if memory is None else used + memory),
         (resource.RLIMIT_NPROC, 1),
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_FSIZE, file_bytes),
@@ -158,6 +162,15 @@ def limit(cpu_s: float, memory: int, file_bytes: int) -> None:
         (resource.RLIMIT_SIGPENDING, 64),
     ):
         resource.setrlimit(kind, (value, value + (kind == resource.RLIMIT_CPU)))  # SIGXCPU says why; SIGKILL comes where it is ignored
+
+
+def anonymous_bytes(pid: int | str = "self") -> int:
+    """Resident memory of a process that is no file's; 0 if it is gone."""
+    try:
+        fields = _read(f"/proc/{pid}/statm").split()
+    except OSError:
+        return 0
+    return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
 
 
 def drop_capabilities() -> None:
