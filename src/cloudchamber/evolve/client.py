@@ -209,7 +209,7 @@ class Client:
     def _try(self, body: bytes, worst: Spend) -> Reply | _Failure:
         """One request, in an event loop of its own thread: the deadline holds whatever the endpoint does."""
         line = self._line = self._line if self._line is not None and self._line.is_ours else _Line(self.base_url, self.timeout_s)
-        found = line.run(self._post(line, body, worst))
+        found: tuple[int, Mapping[str, str], bytes] | _Failure = line.run(self._post(line, body, worst))
         return found if isinstance(found, _Failure) else self._read(*found, worst)
 
     async def _post(self, line: _Line, body: bytes, worst: Spend) -> tuple[int, Mapping[str, str], bytes] | _Failure:
