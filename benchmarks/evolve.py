@@ -3,9 +3,9 @@
 * store and selection alone (evaluation left out): milliseconds per step around the 100th, 1,000th and 10,000th candidate
   (bars: at most 5 ms; the 10,000th at most 1.3 times the 100th);
 * whole iterations, ours with every candidate in the jail, OpenEvolve's in its own worker: milliseconds between two requests at
-  the endpoint, medians around the 100th and the last iteration (bars: at most 1/2 of OpenEvolve's at 100, 1/5 at 1,000). OpenEvolve runs with its default
-  database (five islands, population 1,000, archive 100). Ours switches between processes some sixty times an iteration and theirs a few,
-  so a busy machine tells against us.
+  the endpoint, medians around the 100th and the last iteration (bars: at most 1/2 of OpenEvolve's at 100, 1/5 at 1,000).
+  OpenEvolve has its default database (five islands, population 1,000, archive 100). We switch between processes some sixty times an
+  iteration and it does a few times, so a busy machine tells against us.
 
 Run: ``.venv/bin/python benchmarks/evolve.py --openevolve ENVIRONMENT/bin/python [--iterations 1000] [--steps 10000]``. Without
 ``--openevolve`` only our own figures are printed. Its environment: ``uv venv X && uv pip install --python X/bin/python openevolve==0.4.0``.
