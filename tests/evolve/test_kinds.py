@@ -51,7 +51,8 @@ def test_names_with_one_unit_are_alike(first, second, are_alike):
 
 def test_only_like_things_are_added():
     text = code.Text(SOURCE)
-    made = {(SOURCE[edit[0].start : edit[0].end], edit[1]) for edit in (add_like(text, PROBLEM, np.random.default_rng(i)) for i in range(80)) if edit}
+    edits = [add_like(text, PROBLEM, np.random.default_rng(i)) for i in range(80)]
+    made = {(SOURCE[edit[0].start : edit[0].end], edit[1]) for edit in edits if edit}
     assert ("held_gb[0]", "(held_gb[0] + instance.gpu_memory_gb)") in made
     kinds = Kinds(text.tree)
     for new in (ast.parse(new, mode="eval").body for _, new in made):

@@ -73,7 +73,8 @@ def features(text: code.Text, site: Site, problem: Problem) -> list[str]:
     known_objects |= {ast.unparse(node.value) for node in ast.walk(function) if isinstance(node, ast.Attribute)}
     own_text, lists = ast.unparse(site.node), problem.others - numeric
     return [
-        each for each in found
+        each
+        for each in found
         if each != own_text and each not in known_objects and "__" not in each and each.rpartition(".")[2] not in lists
     ]
 
@@ -196,7 +197,8 @@ def roots(node: ast.AST) -> set[str]:
 
 
 def _is_plain(node: ast.AST) -> bool:
-    return all(isinstance(each, (ast.Attribute, ast.Subscript, ast.Name, ast.Constant, ast.Tuple, ast.expr_context)) for each in ast.walk(node))
+    kinds = (ast.Attribute, ast.Subscript, ast.Name, ast.Constant, ast.Tuple, ast.expr_context)
+    return all(isinstance(each, kinds) for each in ast.walk(node))
 
 
 def _size(node: ast.AST) -> int:
