@@ -151,6 +151,14 @@ class Store:
         row = self._db.execute("SELECT number, proposer, parents, state FROM task WHERE id = ?", (identifier,)).fetchone()
         return None if row is None else (row[0], row[1], tuple(json.loads(row[2])), row[3])
 
+    def expired(self, now_s: float) -> list[tuple[int, str, tuple[int, ...]]]:
+        """Number, id and parents of open tasks whose lease has run out."""
+        rows = self._db.execute(
+            "SELECT number, id, parents FROM lease JOIN task ON number = lease.task WHERE state = 'open' AND until_s <= ? ORDER BY number",
+            (now_s,),
+        )
+        return [(number, identifier, tuple(json.loads(parents))) for number, identifier, parents in rows]
+
     def open_tasks(self) -> list[tuple[int, str, str, float | None]]:
         """Number, id, proposer and lease of tasks not told yet."""
         return self._db.execute(
