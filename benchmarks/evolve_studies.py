@@ -49,6 +49,7 @@ CASES = {
     "spot": Case("UniformProgressAvailability", ("h100-gang16-tp1.1", "v100-9z-tp2.0"), (6, 4, 24), 100),
     "broadcast": Case("DijkstraPaths", ("drawn",), (6, 4, 24), 250),
     "transactions": Case("SMF", ("ycsb",), (6, 4, 24), 100),
+    "transactions.online": Case("SMFOnline", ("zipf1.1-mvtso",), (4, 4, 24), 100),
     "moe.balance": Case("Zigzag", ("drift-64e",), (6, 4, 24), 100),
 }
 ALARM_S = 3  # of a trial in this process
