@@ -214,7 +214,12 @@ class LLM:
     @cached_property
     def eos_ids(self) -> frozenset[int]:
         """Tokens that end an answer: the configuration's, and the tokenizer's if there is one."""
-        return self.model.config.eos_ids | (self.text.eos_ids if (self.path / "tokenizer.json").exists() else frozenset())
+        return self.model.config.eos_ids | (self.text.eos_ids if self.has_text else frozenset())
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the checkpoint has a tokenizer; without one it takes and returns tokens."""
+        return (self.path / "tokenizer.json").exists()
 
     def _check(self, what: str, tokens: Sequence[int]) -> None:
         vocab = self.model.config.vocab
@@ -263,7 +268,16 @@ class LLM:
         rng = np.random.default_rng(0)
         longest = min(core.max_model_len - 8, 1024)
         try:
-            for count, length in ((1, 8), (1, longest), (4, longest // 4), (8, longest // 8), (16, 8), (16, longest // 8), (32, 4), (2, longest // 2)):
+            for count, length in (
+                (1, 8),
+                (1, longest),
+                (4, longest // 4),
+                (8, longest // 8),
+                (16, 8),
+                (16, longest // 8),
+                (32, 4),
+                (2, longest // 2),
+            ):
                 salt = f"calibration {len(records)}"
                 for _ in range(min(count, core.spec.max_running)):
                     prompt = rng.integers(self.model.config.vocab, size=max(length, 1)).tolist()
@@ -287,36 +301,32 @@ class _Answer:
     """Gathers what steps bring to one request, and ends it at a stop text."""
 
     def __init__(self, llm: LLM, request: Request) -> None:
-        self.llm, self.request = llm, request
-        self.details: list[TokenLogprobs] = []
-        self.text: str | None = None
-        self._stop = request.sampling.stop
-        self._stream: Any = llm.text.stream() if self._stop else None
-        self._so_far = ""
+        self._llm, self._request = llm, request
+        self._details: list[TokenLogprobs] = []
+        self._text = ""
+        self._stream = llm.text.stream(request.sampling.stop) if request.sampling.stop else None
 
     def take(self, progress: Progress) -> None:
         if progress.details:
-            self.details += progress.details[: len(progress.tokens)]
+            self._details += progress.details[: len(progress.tokens)]
         if self._stream is None:
             return
-        self._so_far += self._stream.push(progress.tokens)
+        self._text += self._stream.push(progress.tokens)
         if progress.finish is not None:
-            self._so_far += self._stream.flush()
-        found = [at for at in (self._so_far.find(stop) for stop in self._stop) if at >= 0]
-        if found:
-            self.text = self._so_far[: min(found)]
-            self._stream = None
-            self.llm.core.abort(self.request.id)
+            self._text += self._stream.flush()
+        elif self._stream.is_stopped:
+            self._llm.core.abort(self._request.id)
 
     def completion(self) -> Completion:
-        r = self.request
+        r = self._request
         assert r.tokens is not None
         tokens = r.tokens[r.n_input :]
+        if self._stream is not None:
+            finish = "stop" if self._stream.is_stopped else str(r.finish)
+            return Completion(self._text, tokens, finish, self._details, r.n_cached, r.error)
         told = tokens[:-1] if r.finish == "stop" else tokens
-        has_text = self.text is not None or (self.llm.path / "tokenizer.json").exists()
-        text = self.text if self.text is not None else self.llm.text.decode(told) if has_text else ""
-        finish = "stop" if self.text is not None else str(r.finish)
-        return Completion(text, tokens, finish, self.details, r.n_cached, r.error)
+        text = self._llm.text.decode(told) if self._llm.has_text else ""
+        return Completion(text, tokens, str(r.finish), self._details, r.n_cached, r.error)
 
 
 def _free_bytes(device: str) -> int:
