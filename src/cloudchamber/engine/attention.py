@@ -25,6 +25,7 @@ class KVPool:
 
     def __init__(self, pages: int, page_shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
         self.layers, _, self.block, self.kv_heads, self.head_dim = page_shape
+        self.pages = pages
         self.flat = torch.zeros(pages * int(np.prod(page_shape)), dtype=dtype, device=device)
         self.stride = self.layers * 2 * self.block  # rows from one page to the next
         self._rows = self.flat.view(-1, self.kv_heads, self.head_dim)

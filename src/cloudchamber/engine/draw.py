@@ -15,11 +15,15 @@ from .sampling import SamplingParams
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Log-probability of a token drawn, and of the likeliest ones, in descending order."""
+    """Log-probability of a token drawn, and of the likeliest ones, in descending order.
+
+    Where some tokens only were allowed, probabilities are among these; ``log_mass`` is the log of what they have of all tokens'.
+    """
 
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    log_mass: float = 0.0
 
 
 @dataclass
@@ -55,10 +59,13 @@ def draw(logits: Tensor, requests: Sequence[Request], seed: int = 0) -> Drawn:
     """
     asked = [r.sampling or GREEDY for r in requests]
     bad = {i for i, ok in enumerate(torch.isfinite(logits.sum(1)).tolist()) if not ok and not bool(logits[i].isfinite().all())}
+    mass = [0.0] * len(requests)
     for i, params in enumerate(asked):
         if params.allowed_token_ids:
             allowed = torch.tensor(params.allowed_token_ids, device=logits.device)
             kept = logits[i, allowed]
+            if params.logprobs is not None:
+                mass[i] = float(kept.logsumexp(0) - logits[i].logsumexp(0))
             logits[i] = -torch.inf
             logits[i, allowed] = kept
     tokens = logits.argmax(1).tolist()
@@ -72,7 +79,7 @@ def draw(logits: Tensor, requests: Sequence[Request], seed: int = 0) -> Drawn:
         if params.logprobs is not None and i not in bad:
             row = logits[i].log_softmax(0)
             values, ids = row.topk(min(params.logprobs, len(params.allowed_token_ids) or len(row)))
-            details[i] = TokenLogprobs(tokens[i], float(row[tokens[i]]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))
+            details[i] = TokenLogprobs(tokens[i], float(row[tokens[i]]), tuple(zip(ids.tolist(), values.tolist(), strict=True)), mass[i])
     return Drawn(tokens, details, bad)
 
 

@@ -57,6 +57,10 @@ class TorchExecutor:
         self.kv = kv
         self.pool = KVPool(kv.blocks, kv.layout.groups[0].page_shape, self.model.dtype, self.model.device)
 
+    def longest_scored(self, free_bytes: int) -> int:
+        """Most tokens of a prompt that one token answers; here as of any other, so that the pool is the limit."""
+        return self.pool.pages * self.pool.block
+
     def forget(self, request: Request) -> None:
         """Nothing is kept."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,6 @@ import torch
 
 from cloudchamber.core.errors import InputError
 
-from .attention import DecodeAttention
 from .clock import RealClock
 from .core import EngineCore
 from .costmodel import fit
@@ -109,8 +108,8 @@ class LLM:
         Threads of a matrix product on the CPU; None: whichever of one and all is faster when probed.
     policy : SchedulerPolicy or None
         None: FCFS.
-    decode_attention : DecodeAttention or None
-        None: everything in each layer's window.
+    executor : callable (model, seed=…) -> TorchExecutor
+        ``HybridExecutor`` for prompts that one token answers; ``partial(TorchExecutor, decode_attention=…)`` for sparse reading.
     options : EngineOptions
 
     Raises
@@ -127,8 +126,8 @@ class LLM:
         device: str | None = None,
         threads: int | None = None,
         policy: Any = None,
-        decode_attention: DecodeAttention | None = None,
-        options: EngineOptions = EngineOptions(),  # noqa: B008 (frozen)
+        executor: Callable[..., TorchExecutor] = TorchExecutor,
+        options: EngineOptions = EngineOptions(),
     ) -> None:
         if dtype not in ("float32", "bfloat16", "int8"):
             raise InputError(f"dtype must be float32, bfloat16 or int8, got {dtype!r}.")
@@ -141,16 +140,17 @@ class LLM:
             config, read_tensors(self.path, config), Linear, torch.bfloat16 if dtype == "bfloat16" else torch.float32, self.device
         )
         self.kernels = "float32 linear"
-        executor = TorchExecutor(self.model, decode_attention, seed=options.seed)
+        computes = executor(self.model, seed=options.seed)
         on_cpu = self.device == "cpu"
         size = options.block_tokens or (64 if on_cpu else 16)
-        blocks, longest = self._sizes(options, executor.layout(1, size).pool_bytes, size)
-        kv = PagedKV(blocks, size, executor.layout(blocks, size), options.prefix_cache)
-        executor.attach(kv)
+        blocks, longest = self._sizes(options, computes.layout(1, size).pool_bytes, size)
+        kv = PagedKV(blocks, size, computes.layout(blocks, size), options.prefix_cache)
+        computes.attach(kv)
         spec = EngineSpec(size, blocks, options.token_budget or (512 if on_cpu else 2048), options.max_running, GUESSED)
         policy = FCFS() if policy is None else policy
         policy.reset(spec, np.random.default_rng(options.seed))
-        self.core = EngineCore(kv, policy, executor, RealClock(), spec, max_model_len=longest)
+        scored = min(options.max_model_len or config.max_len, computes.longest_scored(_free_bytes(self.device)))
+        self.core = EngineCore(kv, policy, computes, RealClock(), spec, max_model_len=longest, max_scored_len=scored)
         self._next = 0
 
     def _sizes(self, options: EngineOptions, block_bytes: int, size: int) -> tuple[int, int]:
@@ -251,6 +251,12 @@ class LLM:
                 if progress.request.id in answers:
                     answers[progress.request.id].take(progress)
         return [answers[r.id].completion() for r in requests]
+
+    def score(self, prompts: Sequence[str | Sequence[int]], choices: Sequence[str | int], *, whole: bool = False) -> np.ndarray:
+        """Return the probability of each choice as the answer, shape (prompts, choices): see :func:`.prefillonly.score.score`."""
+        from .prefillonly.score import score
+
+        return score(self, prompts, choices, whole=whole)
 
     def calibrate(self) -> CostModel:
         """Measure steps of many loads on this machine, fit a cost model to them, and tell the policy.
