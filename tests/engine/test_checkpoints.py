@@ -57,6 +57,6 @@ def test_its_configuration_ends_answers_at_both_marks(tmp_path):
     folder = tiny(tmp_path / "m", shape=SMALL)
     ids = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [
-        vocabulary["<|endoftext|>"],
-        vocabulary["<|im_end|>"],
+        ids["<|endoftext|>"],
+        ids["<|im_end|>"],
     ]
