@@ -195,14 +195,13 @@ class EngineCore:
             r = self._waiting[request]
             cached = self.kv.lookup(r)
             kept = self._kept(r, cached)
+            n = self._chunk(r, self._seen(r), min(left, r.n_tokens - cached))
+            if n == 0:
+                continue
             if kept < r.n_tokens:  # what is not kept cannot be computed in pieces
                 n = r.n_tokens - cached
                 if n > left and plan.entries:
                     return
-            else:
-                n = self._chunk(r, self._seen(r), min(left, r.n_tokens - cached))
-                if n == 0:
-                    continue
             if not self._fit(r, min(cached + n, kept)):
                 self._blocked = (r.id, self.kv.lookup(r))
                 return
@@ -242,7 +241,8 @@ class EngineCore:
         self.running.append(r)
         r.kept = None if kept == r.n_tokens else kept
         r.n_cached += r.n_computed
-        r.admitted_s = self.clock.now() if r.admitted_s is None else r.admitted_s
+        if r.admitted_s is None:
+            r.admitted_s, r.n_hit = self.clock.now(), r.n_computed
         view = self.request_view(r, is_pinned=had_pin)
         r.was_preempted = False
         self.policy.on_admit(self.view(), view)
