@@ -163,14 +163,15 @@ class EngineCore:
             self._unpin(program)
         left, preempted = self.spec.token_budget, self._preemptions
         planned: dict[ReqId, Scheduled] = {}
-        decodes = [r for r in self.running if r.is_decode]
-        for r in [*decodes, *(r for r in self.running if not r.is_decode)] if len(decodes) < len(self.running) else decodes:
+        decodes = [(r, True) for r in self.running if r.is_decode]
+        prompts = [(r, False) for r in self.running if not r.is_decode] if len(decodes) < len(self.running) else []
+        for r, is_decode in [*decodes, *prompts]:
             if left <= 0 or r.id in self._waiting:
                 continue
-            n = 1 if r.is_decode else self._chunk(r, self.request_view(r), min(left, r.n_tokens - r.n_computed))
-            slack = min(self.executor.lookahead, r.max_tokens - r.n_output - 1) if r.is_decode else 0
+            n = 1 if is_decode else self._chunk(r, self.request_view(r), min(left, r.n_tokens - r.n_computed))
+            slack = min(self.executor.lookahead, r.max_tokens - r.n_output - 1) if is_decode else 0
             if n and self._make_room(r, r.n_computed + n + slack, planned):
-                planned[r.id] = Scheduled(r, r.n_computed, n, r.n_tokens, r.is_decode)
+                planned[r.id] = Scheduled(r, r.n_computed, n, r.n_tokens, is_decode)
                 left -= n
         plan = StepPlan(list(planned.values()))
         if self._preemptions == preempted:  # else the victim would come straight back for the blocks it just gave up

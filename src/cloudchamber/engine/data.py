@@ -36,7 +36,8 @@ FILES = {
 
 
 def _write(target: Path, lines: Iterable[str]) -> None:
-    target.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode(), 9, mtime=0))
+    with target.open("wb") as file, gzip.GzipFile(target.stem, "wb", 9, file, mtime=0) as packed:
+        packed.write("".join(f"{line}\n" for line in lines).encode())
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -48,8 +49,8 @@ def _convert(folders: list[Path], target: Path) -> None:
     azure, mooncake, vidur = (next(folder.iterdir()) for folder in folders)
     for kind in ("code", "conv"):
         rows = _rows(azure / f"data/AzureLLMInferenceTrace_{kind}.csv")
-        at = [_instant(row["TIMESTAMP"]) for row in rows]
-        lines = [f"{1000 * (t - at[0]):.1f},{row['ContextTokens']},{row['GeneratedTokens']}" for t, row in zip(at, rows, strict=True)]
+        at = [_ticks(row["TIMESTAMP"]) for row in rows]
+        lines = [f"{(t - at[0]) / 10_000:.1f},{row['ContextTokens']},{row['GeneratedTokens']}" for t, row in zip(at, rows, strict=True)]
         _write(target / f"azure2023_{kind}.csv.gz", ["arrival_ms,input_tokens,output_tokens", *lines])
     for kind in ("conversation", "synthetic"):
         with (mooncake / f"FAST25-release/traces/{kind}_trace.jsonl").open() as file:
@@ -135,7 +136,7 @@ def _table(name: str, content: str) -> Trace:
     rows: list[tuple[float, int, int, str]] = []
     for number, row in enumerate(reader, 2):
         try:
-            when = 0.0 if not at else _instant(row[at]) if units is None else float(row[at]) / units
+            when = 0.0 if not at else _ticks(row[at]) / 1e7 if units is None else float(row[at]) / units
             tokens = int(float(row[n_input])), int(float(row[n_output]))
         except (TypeError, ValueError, OverflowError):
             raise InputError(f"{name}, line {number}: cannot read {dict(row)!r} as a request.") from None
@@ -177,10 +178,10 @@ def _made(name: str, at: np.ndarray, n_input: list[int], n_output: list[int], **
     return Trace(at - at[0], np.array(n_input), np.array(n_output), **more)
 
 
-def _instant(text: str) -> float:
-    """Seconds of ``2023-11-16 18:15:46.6805900``: more digits than Python reads."""
+def _ticks(text: str) -> int:
+    """Tenths of a microsecond of ``2023-11-16 18:15:46.6805900``: more digits than Python reads."""
     whole, _, fraction = text.strip().partition(".")
-    return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction.rstrip('Z') or 0}")
+    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 10_000_000 + int(f"{fraction.rstrip('Z'):0<7}"[:7])
 
 
 class Clients:

@@ -114,12 +114,14 @@ class PagedKV:
 
         A request without table first gets those of its cached prefix, and ``n_computed`` says how many tokens they hold.
         """
-        table = self._tables.get(r.id)
+        table, blocks = self._tables.get(r.id), -(-n_tokens // self.block_tokens)
+        if table is not None and blocks <= len(table):
+            return True
         hits: list[int] = []
         if table is None and self.prefix_cache:
-            limit = min((r.n_tokens - 1) // self.block_tokens, -(-n_tokens // self.block_tokens))
+            limit = min((r.n_tokens - 1) // self.block_tokens, blocks)
             hits = self._match(r, self._hashes(r, r.n_tokens)[:limit])
-        need = -(-n_tokens // self.block_tokens) - len(table if table is not None else hits)
+        need = blocks - len(table if table is not None else hits)
         idle = sum(1 for block in hits if not self._uses[block] and not self._pin_uses[block])
         if need > len(self._free) + len(self._cached) - idle:
             return False
@@ -173,12 +175,10 @@ class PagedKV:
 
     def commit(self, r: Request, n_computed: int) -> None:
         """Register the full blocks among the first ``n_computed`` tokens. Of two equal blocks the first stays registered."""
-        if not self.prefix_cache:
+        done, full = self._committed[r.id], n_computed // self.block_tokens
+        if full <= done or not self.prefix_cache:
             return
-        done = self._committed[r.id]
-        full = min(n_computed // self.block_tokens, len(self._tables[r.id]))
-        if full <= done:
-            return
+        full = min(full, len(self._tables[r.id]))
         hashes, table = self._hashes(r, n_computed), self._tables[r.id]
         for i in range(done, min(full, len(hashes))):
             tip = None
