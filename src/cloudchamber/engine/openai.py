@@ -103,7 +103,7 @@ class ScoreBody(Body, kw_only=True):
     query: str
     documents: list[str] = []
     items: list[str] = []
-    choices: list[str] = ["Yes", "No"]
+    choices: tuple[str, ...] = ("Yes", "No")
     item_first: bool = False
 
 
