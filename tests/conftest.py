@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, settings
 
 from cloudchamber.core import datasets
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads wait for each other busily: two tests at once on two cores would stall
+
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60, derandomize=True)
 settings.load_profile("default")
 

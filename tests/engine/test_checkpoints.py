@@ -55,8 +55,8 @@ def test_an_existing_folder_and_an_unknown_architecture_are_refused(tmp_path):
 
 def test_its_configuration_ends_answers_at_both_marks(tmp_path):
     folder = tiny(tmp_path / "m", shape=SMALL)
-    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    ids = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [
-        vocabulary["<|endoftext|>"],
-        vocabulary["<|im_end|>"],
+        ids["<|endoftext|>"],
+        ids["<|im_end|>"],
     ]
