@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -49,10 +50,12 @@ class PagedKV:
         self._pin_uses = [0] * blocks
         self._pinned = 0
         self._hash: list[int | None] = [None] * blocks
-        self._content: list[tuple[int | str, bytes] | None] = [None] * blocks  # parent and tokens: 64-bit hashes collide
+        self._prefix: list[_Prefix | None] = [None] * blocks  # what it holds, to the letter: 64-bit hashes collide
+        self._prefixes: WeakValueDictionary[tuple[_Prefix | str, bytes], _Prefix] = WeakValueDictionary()
         self._block_of: dict[int, int] = {}
         self._tables: dict[ReqId, list[int]] = {}
         self._committed: dict[ReqId, int] = {}  # full blocks of a table that are registered, or need not be
+        self._tips: dict[ReqId, _Prefix | str] = {}  # the prefix that those blocks hold
         self._hits: dict[ReqId, int] = {}
         self._pins: dict[ProgramId, list[int]] = {}
         self._watch = _Watch()
@@ -68,33 +71,42 @@ class PagedKV:
             known = self._watch.add(r.id, hashes, len(self._match(r, hashes)))
         return min(known, (r.n_tokens - 1) // self.block_tokens) * self.block_tokens
 
+    def changed(self) -> set[ReqId]:
+        """Requests whose lookup may have changed since this was asked last."""
+        found, self._watch.changed = self._watch.changed, set()
+        return found
+
     def _match(self, r: Request, hashes: list[int]) -> list[int]:
         """Blocks of the longest cached prefix, contents compared."""
         found: list[int] = []
+        tip: _Prefix | str | None = r.salt
         for i, value in enumerate(hashes):
             block = self._block_of.get(value)
-            if block is None or self._content[block] != self._content_of(r, i):
+            if block is None:
                 break
+            if r.tokens is not None:
+                tip = self._prefixes.get((tip, self._tokens(r, i)))  # type: ignore[arg-type]
+                if tip is None or tip is not self._prefix[block]:
+                    break
             found.append(block)
         return found
 
+    def _tokens(self, r: Request, i: int) -> bytes:
+        """Tokens of a request's block."""
+        assert r.tokens is not None
+        return np.array(r.tokens[i * self.block_tokens : (i + 1) * self.block_tokens], np.int64).tobytes()
+
     def _hashes(self, r: Request, n_tokens: int) -> list[int]:
         """Chained hashes of the full blocks among the first tokens, as far as they are known."""
-        size, full = self.block_tokens, n_tokens // self.block_tokens
+        full = n_tokens // self.block_tokens
         if r.tokens is not None and len(r.hashes) < full:
             from xxhash import xxh3_64_intdigest as digest
 
             parent = r.hashes[-1] if r.hashes else digest(r.salt.encode())
             for i in range(len(r.hashes), full):
-                parent = digest(parent.to_bytes(8, "little") + np.array(r.tokens[i * size : (i + 1) * size], np.int64).tobytes())
+                parent = digest(parent.to_bytes(8, "little") + self._tokens(r, i))
                 r.hashes.append(parent)
         return r.hashes[:full]
-
-    def _content_of(self, r: Request, i: int) -> tuple[int | str, bytes] | None:
-        if r.tokens is None:
-            return None
-        size = self.block_tokens
-        return r.hashes[i - 1] if i else r.salt, np.array(r.tokens[i * size : (i + 1) * size], np.int64).tobytes()
 
     # ------------------------------------------------------------------ blocks
     def allocate(self, r: Request, n_tokens: int) -> bool:
@@ -102,12 +114,14 @@ class PagedKV:
 
         A request without table first gets those of its cached prefix, and ``n_computed`` says how many tokens they hold.
         """
-        table = self._tables.get(r.id)
+        table, blocks = self._tables.get(r.id), -(-n_tokens // self.block_tokens)
+        if table is not None and blocks <= len(table):
+            return True
         hits: list[int] = []
         if table is None and self.prefix_cache:
-            limit = min((r.n_tokens - 1) // self.block_tokens, -(-n_tokens // self.block_tokens))
+            limit = min((r.n_tokens - 1) // self.block_tokens, blocks)
             hits = self._match(r, self._hashes(r, r.n_tokens)[:limit])
-        need = -(-n_tokens // self.block_tokens) - len(table if table is not None else hits)
+        need = blocks - len(table if table is not None else hits)
         idle = sum(1 for block in hits if not self._uses[block] and not self._pin_uses[block])
         if need > len(self._free) + len(self._cached) - idle:
             return False
@@ -115,6 +129,7 @@ class PagedKV:
             self._watch.drop(r.id)
             self._tables[r.id] = table = []
             self._committed[r.id] = self._hits[r.id] = len(hits)
+            self._tips[r.id] = (self._prefix[hits[-1]] if hits else None) or r.salt
             r.n_computed = len(hits) * self.block_tokens
             for block in hits:
                 self._use(block)
@@ -136,7 +151,7 @@ class PagedKV:
         value = self._hash[block]
         if value is not None:
             del self._block_of[value]
-            self._hash[block] = self._content[block] = None
+            self._hash[block] = self._prefix[block] = None
             self._watch.evicted(value)
 
     def _use(self, block: int) -> None:
@@ -160,18 +175,18 @@ class PagedKV:
 
     def commit(self, r: Request, n_computed: int) -> None:
         """Register the full blocks among the first ``n_computed`` tokens. Of two equal blocks the first stays registered."""
-        if not self.prefix_cache:
+        done, full = self._committed[r.id], n_computed // self.block_tokens
+        if full <= done or not self.prefix_cache:
             return
-        done = self._committed[r.id]
-        full = min(n_computed // self.block_tokens, len(self._tables[r.id]))
-        if full <= done:
-            return
+        full = min(full, len(self._tables[r.id]))
         hashes, table = self._hashes(r, n_computed), self._tables[r.id]
         for i in range(done, min(full, len(hashes))):
+            tip = None
+            if r.tokens is not None:
+                tip = self._tips[r.id] = self._prefixes.setdefault((self._tips[r.id], self._tokens(r, i)), _Prefix())
             if hashes[i] not in self._block_of:
                 self._block_of[hashes[i]] = table[i]
-                self._hash[table[i]] = hashes[i]
-                self._content[table[i]] = self._content_of(r, i)
+                self._hash[table[i]], self._prefix[table[i]] = hashes[i], tip
                 self._watch.committed(hashes[i], self._block_of)
         self._committed[r.id] = full
 
@@ -200,10 +215,10 @@ class PagedKV:
         table = self._tables.pop(r.id, None)
         if table is None:
             return
-        own = self._hits.pop(r.id)
-        del self._committed[r.id]
-        if retain.kind == "pin" and r.program is not None:
-            self._pin(r.program, [block for block in table if self._hash[block] is not None])
+        own, full = self._hits.pop(r.id), self._committed.pop(r.id)
+        del self._tips[r.id]
+        if retain.kind == "pin" and r.program is not None:  # where an equal block was registered first, that one
+            self._pin(r.program, self._match(r, r.hashes[:full]))
         for i in range(len(table) - 1, -1, -1):
             block = table[i]
             if retain.kind == "free" and i >= own and self._uses[block] == 1 and not self._pin_uses[block]:
@@ -213,6 +228,9 @@ class PagedKV:
     def _pin(self, program: ProgramId, blocks: list[int]) -> None:
         old = self._pins.pop(program, [])
         for block in blocks:
+            if not self._uses[block] and not self._pin_uses[block]:
+                del self._cached[block]
+                self._pinned += 1
             self._pin_uses[block] += 1
         self._drop_pin(old)
         if blocks:
@@ -244,6 +262,12 @@ class PagedKV:
         return PoolCounts(free, cached, self.blocks - free - cached - self._pinned, self._pinned)
 
 
+class _Prefix:
+    """The tokens of some leading full blocks: equal ones are one object, for as long as a block or a request holds them."""
+
+    __slots__ = ("__weakref__",)
+
+
 class _Watch:
     """How many leading blocks of each waiting request are cached, kept true as blocks are registered and evicted.
 
@@ -252,6 +276,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.found: dict[ReqId, int] = {}
+        self.changed: set[ReqId] = set()
         self._hashes: dict[ReqId, list[int]] = {}
         self._watchers: dict[int, dict[ReqId, int]] = {}  # hash -> request -> its place in the chain
 
@@ -276,7 +301,10 @@ class _Watch:
             if place == self.found[request]:
                 hashes = self._hashes[request]
                 self.found[request] = next((i for i in range(place, len(hashes)) if hashes[i] not in block_of), len(hashes))
+                self.changed.add(request)
 
     def evicted(self, value: int) -> None:
         for request, place in self._watchers.get(value, {}).items():
-            self.found[request] = min(self.found[request], place)
+            if place < self.found[request]:
+                self.found[request] = place
+                self.changed.add(request)

@@ -1,0 +1,5 @@
+"""The headline claims on scheduling an LLM server."""
+
+from __future__ import annotations
+
+CLAIMS = ()
