@@ -52,7 +52,7 @@ class Answer:
     def __init__(self, engine: AsyncEngine, request: Request) -> None:
         self.request = request
         self._engine, self._loop = engine, asyncio.get_running_loop()
-        self._text = engine.llm.text.stream(request.sampling.stop)
+        self._text = engine.text.stream(request.sampling.stop)
         self._arrived: asyncio.Queue[Delta] = asyncio.Queue()
         self._has_ended = False
 
@@ -90,10 +90,15 @@ class AsyncEngine:
     ----------
     llm : LLM
         Belongs to this engine from now on.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint has no tokenizer.
     """
 
     def __init__(self, llm: LLM) -> None:
-        self.llm, self.core = llm, llm.core
+        self.llm, self.core, self.text = llm, llm.core, llm.text
         self.metrics = Metrics()
         self.view = self.core.view()
         self.broken = ""
@@ -118,7 +123,7 @@ class AsyncEngine:
             If the engine takes no more.
         """
         self.check_open()
-        tokens = await asyncio.to_thread(self.llm.text.encode, prompt) if isinstance(prompt, str) else prompt
+        tokens = await asyncio.to_thread(self.text.encode, prompt) if isinstance(prompt, str) else prompt
         with self._changed:
             self.check_open()
             request = self.llm.request(tokens, params, **extras)
