@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,8 @@ class AsyncEngine:
     ----------
     llm : LLM
         Belongs to this engine from now on.
+    remake : callable () -> SchedulerPolicy, optional
+        Makes the policy again after a fault; without it the same object is reset.
 
     Raises
     ------
@@ -97,7 +99,8 @@ class AsyncEngine:
         If the checkpoint has no tokenizer.
     """
 
-    def __init__(self, llm: LLM) -> None:
+    def __init__(self, llm: LLM, remake: Callable[[], Any] | None = None) -> None:
+        self._remake = remake
         self.llm, self.core, self.text = llm, llm.core, llm.text
         self.metrics = Metrics()
         self.view = self.core.view()
@@ -252,9 +255,13 @@ class AsyncEngine:
             self.core.abort(request, "error")
         self._fail_answers(list(self._answers.values()), f"{type(error).__name__}: {error}")
         self._answers.clear()
-        self.core.policy = failed
         self._moved_s = time.monotonic()
+        if self._remake is not None:
+            with contextlib.suppress(AttributeError):  # a jailed one has a process to end
+                failed.close()
+            failed = self._remake()
         failed.reset(self.core.spec, np.random.default_rng(0))
+        self.core.policy = failed
 
     def _fail_answers(self, answers: list[Answer], why: str) -> None:
         for answer in answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +46,7 @@ def serve(
 
     if (path is None) != demo:
         raise InputError("name the folder of a checkpoint, or --demo, and not both.")
-    scheduler = _policy(policy, jail)
+    make = _policy(policy, jail)
     listener = listen(host, port)
     try:
         from .aio import AsyncEngine
@@ -54,9 +55,9 @@ def serve(
         options = EngineOptions(
             blocks=blocks, token_budget=token_budget, max_running=max_running, max_model_len=max_model_len, prefix_cache=prefix_cache
         )
-        llm = LLM(_demo() if path is None else path, dtype=dtype.value, threads=threads, policy=scheduler, options=options)
+        llm = LLM(_demo() if path is None else path, dtype=dtype.value, threads=threads, policy=make(), options=options)
         llm.name = "demo" if demo else llm.name
-        engine = AsyncEngine(llm)
+        engine = AsyncEngine(llm, make)
         _announce(llm, host, listener.getsockname()[1], policy, api_key)
         is_local = host in ("127.0.0.1", "::1", "localhost")
         run(engine, listener, ServerOptions(api_key, prefill_only, hosts=LOOPBACK if is_local else None))
@@ -64,7 +65,7 @@ def serve(
         listener.close()
 
 
-def _policy(name: str, jail: str) -> Any:
+def _policy(name: str, jail: str) -> Callable[[], Any]:
     from cloudchamber.core.registry import load_policy
     from cloudchamber.jail.limits import Limits
 
@@ -74,7 +75,7 @@ def _policy(name: str, jail: str) -> Any:
     make = load_policy(EngineStudy(), name, jail, Limits(cpu_s=forever_s, wall_s=forever_s))
     if note := getattr(make, "note", ""):
         typer.echo(f"chamber: note: {note}", err=True)
-    return make()
+    return make
 
 
 def _demo() -> Path:

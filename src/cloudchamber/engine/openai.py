@@ -18,6 +18,7 @@ from .sampling import SamplingParams
 
 if TYPE_CHECKING:
     from .llm import LLM
+    from .text import Stream
 
 MOST_ANSWERS = 256  # of one HTTP request
 MOST_CHOICES = 20  # of which probabilities can be asked
@@ -264,7 +265,8 @@ class Writer:
     def __init__(self, call: Call, llm: LLM) -> None:
         self.call, self._llm = call, llm
         self._created = int(time.time())
-        self._at: dict[int, int] = {}  # characters written of each answer, for the offsets
+        self._at: dict[int, int] = {}  # characters of each answer before its next token
+        self._streams: dict[int, Stream] = {}
 
     def whole(self, deltas: Sequence[Delta], requests: Sequence[Request]) -> dict[str, Any]:
         """The one body of an answer that is not streamed."""
@@ -285,7 +287,9 @@ class Writer:
     def choice(self, i: int, delta: Delta, key: str) -> dict[str, Any]:
         """One answer, or what is new of it."""
         is_first = i not in self._at
-        text = (self.call.echo[i // self.call.n] if self.call.echo and is_first else "") + delta.text
+        echo = self.call.echo[i // self.call.n] if self.call.echo and is_first else ""
+        self._at.setdefault(i, len(echo))
+        text = echo + delta.text
         has_logprobs = self.call.params.logprobs is not None
         found: dict[str, Any] = {"index": i, "finish_reason": delta.finish, "logprobs": None}
         if self.call.is_chat:
@@ -295,8 +299,7 @@ class Writer:
         else:
             found["text"] = text
             if has_logprobs:
-                found["logprobs"] = self._logprobs(delta.logprobs, self._at.get(i, 0))
-        self._at[i] = self._at.get(i, 0) + len(text)
+                found["logprobs"] = self._logprobs(i, delta.logprobs)
         return found
 
     def _piece(self, token: int) -> str:
@@ -304,15 +307,15 @@ class Writer:
         piece = self._llm.text.pieces([token])[0]
         return f"token_id:{token}" if "\ufffd" in piece else piece
 
-    def _logprobs(self, details: Iterable[Any], at: int) -> dict[str, Any]:
+    def _logprobs(self, i: int, details: Iterable[Any]) -> dict[str, Any]:
         found: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        stream = self._streams.setdefault(i, self._llm.text.stream())
         for each in details:
-            piece = self._piece(each.token)
-            found["tokens"].append(piece)
+            found["tokens"].append(self._piece(each.token))
             found["token_logprobs"].append(each.logprob)
             found["top_logprobs"].append({self._piece(token): value for token, value in each.top})
-            found["text_offset"].append(at)
-            at += len(piece)
+            found["text_offset"].append(self._at[i])
+            self._at[i] += len(stream.push([each.token]))
         return found
 
     def _chat_logprob(self, each: Any) -> dict[str, Any]:
