@@ -103,11 +103,11 @@ class EngineCore:
         self._wait(r)
         self.policy.on_arrive(self.view(), self._views[r.id])
 
-    def abort(self, request: ReqId) -> Request | None:
-        """End a request now; its blocks are free when this returns. None if it is not here (any more)."""
+    def abort(self, request: ReqId, finish: Finish = "abort") -> Request | None:
+        """End a request now, as aborted or because its text says so; its blocks are free on return. None if it is not here (any more)."""
         r = self.requests.get(request)
         if r is not None:
-            self._end(r, "abort")
+            self._end(r, finish)
         return r
 
     def view(self) -> View:
