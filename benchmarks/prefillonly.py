@@ -36,7 +36,9 @@ def peak_bytes(work: Callable[[], object]) -> int:
     """Most bytes that ``work`` held at once beyond what there was."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()
-    events = sorted((each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"), key=lambda each: each.start_ns())
+    events = sorted(
+        (each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"), key=lambda each: each.start_ns()
+    )
     return int(np.cumsum([each.nbytes() for each in events]).max())
 
 
@@ -78,8 +80,10 @@ def main() -> None:
                 tuple((w, f"{b / 2**20:.1f}", f"{b / plain[1]:.2f}", str(n), f"{n / plain[2]:.2f}") for w, b, n in rows),
             )
         )
-        print(f"bars: activations of hybrid {hybrid[1] / plain[1]:.2f} of plain (0.35); longest {hybrid[2] / plain[2]:.1f} x plain (3), "
-              f"{hybrid[2] / chunked[2]:.1f} x chunked (1.8)\n")
+        print(
+            f"bars: activations of hybrid {hybrid[1] / plain[1]:.2f} of plain (0.35); longest {hybrid[2] / plain[2]:.1f} x plain (3), "
+            f"{hybrid[2] / chunked[2]:.1f} x chunked (1.8)\n"
+        )
         from transformers import AutoModelForCausalLM
 
         torch.set_num_threads(1)
@@ -93,12 +97,17 @@ def main() -> None:
         for n in LENGTHS:
             runs: dict[str, list[float]] = {}
             for _ in range(repeats):
-                for way, work in [*((way, partial(llm.score, [prompts[n]], [1, 2])) for way, llm in ways.items()), ("transformers", partial(forward, n))]:
+                for way, work in [
+                    *((way, partial(llm.score, [prompts[n]], [1, 2])) for way, llm in ways.items()),
+                    ("transformers", partial(forward, n)),
+                ]:
                     began = time.process_time()
                     work()
                     runs.setdefault(way, []).append(time.process_time() - began)
             base = runs["plain"]
-            timed += [(str(n), way, f"{median(t):.3f}", f"{median(a / b for a, b in zip(t, base, strict=True)):.2f}") for way, t in runs.items()]
+            timed += [
+                (str(n), way, f"{median(t):.3f}", f"{median(a / b for a, b in zip(t, base, strict=True)):.2f}") for way, t in runs.items()
+            ]
         print(Table(("tokens", "way", "CPU s", "of plain"), tuple(timed)))
         print("bar: hybrid at most 1.05 of plain")
 
