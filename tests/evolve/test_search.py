@@ -81,11 +81,28 @@ def test_told_twice_is_refused_and_counted_once(search_on):
     assert search.evaluations == 1
 
 
-def test_late_answer_is_taken_once(search_on):
+def test_late_answer_is_taken_once(search_on, monkeypatch):
     search = search_on()
-    task = search.ask()[0]
-    search.store._db.execute("UPDATE lease SET until_s = 0")
-    assert search.tell(task.id, BETTER.format(rate=1.0)).status in ("scored", "archived")
+    now_s = 1000.0
+    monkeypatch.setattr("cloudchamber.evolve.search.time.time", lambda: now_s)
+    first = search.ask(lease_s=60)[0]
+    now_s += 59
+    other = search.ask(lease_s=600)[0]
+    assert other.id != first.id
+    now_s += 2
+    again, fresh = search.ask(2)
+    assert (again.id, again.parents) == (first.id, first.parents) and fresh.id not in (first.id, other.id)
+    assert search.ask()[0].id not in (first.id, other.id, fresh.id)  # its new lease runs
+    assert search.tell(first.id, BETTER.format(rate=1.0)).status in ("scored", "archived")
+    with pytest.raises(InputError, match="told already"):
+        search.tell(again.id, BETTER.format(rate=2.0))
+    now_s += 1e6
+    assert {each.id for each in search.ask(9)} >= {other.id, fresh.id} and search.evaluations == 1
+
+
+def test_lease_must_be_above_zero(search_on):
+    with pytest.raises(InputError, match="lease_s must be above 0"):
+        search_on().ask(lease_s=0)
 
 
 def test_unknown_task_is_refused(search_on):

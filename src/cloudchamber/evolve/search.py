@@ -284,24 +284,33 @@ class Search:
 
     # ask and tell
 
-    def ask(self, n: int = 1) -> list[Task]:
-        """Return tasks for proposers outside: parents to start from and a lease.
+    def ask(self, n: int = 1, lease_s: float = LEASE_S) -> list[Task]:
+        """Return tasks for proposers outside: parents to start from and a lease. Those whose lease has run out are given out again first.
+
+        Parameters
+        ----------
+        n : int
+        lease_s : float
+            Seconds until an unanswered task goes to who asks next. Either answer is taken after that, the first that comes.
 
         Raises
         ------
+        InputError
+            If the lease is not above 0.
         BudgetSpent
             If nothing is left to evaluate.
         """
+        if not lease_s > 0:
+            raise InputError(f"lease_s must be above 0 seconds, got {lease_s!r}.")
         self.left() or _spent(self)
-        tasks = []
-        for _ in range(n):
+        leased = self.store.expired(time.time())[:n]
+        while len(leased) < n:
             number, self._next_task = self._next_task, self._next_task + 1
             rng = np.random.default_rng([self.seed, number])
-            parents = tuple(each.number for each in self.archive.sample(rng).all)
-            identifier = f"{number}-{secrets.token_hex(4)}"
-            self.store.add_task(number, identifier, "external", parents, time.time() + LEASE_S)
-            tasks.append(Task(identifier, number, "external", parents, LEASE_S))
-        return tasks
+            leased.append((number, f"{number}-{secrets.token_hex(4)}", tuple(each.number for each in self.archive.sample(rng).all)))
+        for number, identifier, parents in leased:
+            self.store.add_task(number, identifier, "external", parents, time.time() + lease_s)
+        return [Task(identifier, number, "external", parents, lease_s) for number, identifier, parents in leased]
 
     def tell(self, task_id: str, source: str, spend: Spend | None = None, note: str = "") -> Verdict:
         """Take in a proposal for a task, once; it is on disk before it is evaluated, and evaluated before this returns.
@@ -363,9 +372,8 @@ class Search:
 
     def _hints(self) -> Hints:
         starts = max((each.score for each in self.starts if each.score is not None), default=-math.inf)
-        winners = {
-            name: max((each.scores.get(name, -math.inf) for each in self.archive.members), default=-math.inf) for name in self.splits.names
-        }
+        members = self.archive.members
+        winners = {name: max((each.scores.get(name, -math.inf) for each in members), default=-math.inf) for name in self.splits.names}
         return Hints(self.archive.threshold, winners, max(starts, self.archive.threshold), dict(self._seen), dict(self._reference))
 
     def _absorb(self, candidate: Scored, trials: list[Trial]) -> Scored:

@@ -90,6 +90,7 @@ class Store:
         if not is_reader:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut may lose the last moments, never the file
+            self._db.execute("PRAGMA cache_size = -65536")  # 64 MB: the indexes of a long run are looked up in memory
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version == 0 and not is_reader:
             self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
@@ -149,6 +150,14 @@ class Store:
         """Number, proposer, parents and state of a task."""
         row = self._db.execute("SELECT number, proposer, parents, state FROM task WHERE id = ?", (identifier,)).fetchone()
         return None if row is None else (row[0], row[1], tuple(json.loads(row[2])), row[3])
+
+    def expired(self, now_s: float) -> list[tuple[int, str, tuple[int, ...]]]:
+        """Number, id and parents of open tasks whose lease has run out."""
+        rows = self._db.execute(
+            "SELECT number, id, parents FROM lease JOIN task ON number = lease.task WHERE state = 'open' AND until_s <= ? ORDER BY number",
+            (now_s,),
+        )
+        return [(number, identifier, tuple(json.loads(parents))) for number, identifier, parents in rows]
 
     def open_tasks(self) -> list[tuple[int, str, str, float | None]]:
         """Number, id, proposer and lease of tasks not told yet."""

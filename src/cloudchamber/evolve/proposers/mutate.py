@@ -11,7 +11,7 @@ from cloudchamber.core.errors import InputError
 
 from .. import code
 from ..model import Context, Problem, Proposal
-from .scope import Site, features, is_numeric, sites
+from .scope import Site, features, is_numeric, like, sites
 
 Edit = tuple[code.Span, str, str]  # where, the new text, and what it is
 BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
@@ -56,7 +56,8 @@ def mutated(source: str, problem: Problem, rng: np.random.Generator, times: int)
             edit = KINDS[int(rng.choice(len(KINDS), p=WEIGHTS))](text, problem, rng)
             if edit is None:
                 continue
-            changed = text.replaced([(edit[0], edit[1])])
+            where = everywhere(text, edit[0]) if rng.random() < 0.35 else [edit[0]]
+            changed = text.replaced([(each, edit[1]) for each in where])
             try:
                 code.parsed(changed)
             except InputError:
@@ -65,6 +66,16 @@ def mutated(source: str, problem: Problem, rng: np.random.Generator, times: int)
             notes.append(edit[2])
             break
     return (source, "; ".join(notes)[:200]) if notes else None
+
+
+def everywhere(text: code.Text, where: code.Span) -> list[code.Span]:
+    """Every place of a function where the same number stands: a rule is often written down twice, as a test and as what follows."""
+    alike = [each for each in sites(text, ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.Call) if is_numeric(each)]
+    first = next((i for i, each in enumerate(alike) if text.span(each.node) == where), None)
+    if first is None:
+        return [where]
+    here, shown = alike[first].function, ast.dump(alike[first].node)  # not before: what is new there may not be in scope yet
+    return [text.span(each.node) for each in alike[first:] if each.function is here and ast.dump(each.node) == shown]
 
 
 def _pick(items: list[Site], rng: np.random.Generator) -> Site | None:
@@ -143,6 +154,8 @@ def replace_operand(text: code.Text, problem: Problem, rng: np.random.Generator)
     if site is None:
         return None
     choices = features(text, site, problem)
+    if rng.random() < 0.5:
+        choices = like(text, site, choices) or choices
     if not choices:
         return None
     new = choices[int(rng.integers(len(choices)))]
@@ -192,8 +205,24 @@ def add_term(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edi
     elif shape < 0.85:
         new = f"({inner} {rng.choice(['*', '/'])} ({feature}))"
     else:
-        new = f"(({inner}) ** {rng.choice(['0.5', '2', '1.5'])})"
+        new = f"(abs({inner}) ** {rng.choice(['0.5', '2', '1.5'])})"
     return text.span(site.node), new, f"{inner[:24]} became {new[:60]}"
+
+
+def add_like(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
+    """A thing of the same unit, added or taken off as it is; or the larger or smaller of both."""
+    kinds = (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp)
+    fits = [each for each in sites(text, *kinds) if is_numeric(each)]
+    for _ in range(4):
+        site = _pick(fits, rng)
+        choices = like(text, site, features(text, site, problem)) if site is not None else []
+        if site is None or not choices:
+            continue
+        other, inner = choices[int(rng.integers(len(choices)))], text.of(site.node)
+        shape = ("{} + {}", "{} - {}", "{} + {}", "{} - {}", "{} - {}", "min({}, {})", "max({}, {})")[int(rng.integers(7))]
+        new = "(" + shape.format(inner, f"({other})" if " " in other else other) + ")"
+        return text.span(site.node), new, f"{inner[:24]} became {new[:60]}"
+    return None
 
 
 def choose_between(text: code.Text, problem: Problem, rng: np.random.Generator) -> Edit | None:
@@ -206,7 +235,9 @@ def choose_between(text: code.Text, problem: Problem, rng: np.random.Generator) 
         return None
     feature, other = (choices[int(rng.integers(len(choices)))] for _ in range(2))
     sign = "<" if rng.random() < 0.5 else ">"
-    new = f"({text.of(site.node)} if {feature} {sign} {_number(rng)} else {other})"
+    limits = like(text, ast.parse(feature, mode="eval").body, choices)
+    limit = limits[int(rng.integers(len(limits)))] if limits and rng.random() < 0.6 else _number(rng)
+    new = f"({text.of(site.node)} if {feature} {sign} {limit} else {other})"
     return text.span(site.node), new, f"a guard on {feature[:30]}"
 
 
@@ -244,6 +275,8 @@ def move_statement(text: code.Text, problem: Problem, rng: np.random.Generator) 
             text.source[both.start : both.end] + text.source[where.end : both.start] + own,
             "swapped two statements",
         )
+    if isinstance(site.node, (ast.Assign, ast.Return)):
+        return None
     return where, own + own, f"twice: {text.of(site.node)[:40]}"
 
 
@@ -253,8 +286,8 @@ def _statements(text: code.Text) -> list[Site]:
 
 
 KINDS: tuple[Callable[[code.Text, Problem, np.random.Generator], Edit | None], ...] = (
-    swap_operator, swap_comparison, swap_name, replace_operand, change_number, add_term, choose_between, negate, delete_statement,
-    move_statement,
+    swap_operator, swap_comparison, swap_name, replace_operand, change_number, add_term, add_like, choose_between, negate,
+    delete_statement, move_statement,
 )  # fmt: skip
-_ODDS = np.array([1.5, 0.7, 1.5, 4, 2, 12, 1.5, 0.7, 0.6, 0.6])
+_ODDS = np.array([1.5, 0.7, 1.5, 4, 1, 10, 7, 1.5, 0.7, 0.6, 0.6])
 WEIGHTS = _ODDS / _ODDS.sum()

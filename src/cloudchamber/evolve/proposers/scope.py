@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .. import code
 from ..model import Problem
+from .kinds import Kinds
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,30 @@ def features(text: code.Text, site: Site, problem: Problem) -> list[str]:
         for fields in problem.features.values():
             if own & set(fields):
                 found |= dict.fromkeys(f"{name}.{field}" for field in fields)
+    if _is_key(site) and isinstance(site.function, ast.Lambda):  # what is the same for all does not change their order
+        own = {arg.arg for arg in site.function.args.args}
+        found = {shown: None for shown in found if roots(ast.parse(shown, mode="eval")) & own}
     known_objects = {shown.split(".")[0] for shown in found if "." in shown and not shown[0].isdigit()}
+    known_objects |= {ast.unparse(node.value) for node in ast.walk(function) if isinstance(node, ast.Attribute)}
     own_text, lists = ast.unparse(site.node), problem.others - numeric
     return [
-        each for each in found if each != own_text and each not in known_objects and not ("." in each and each.rsplit(".", 1)[1] in lists)
+        each
+        for each in found
+        if each != own_text and each not in known_objects and "__" not in each and each.rpartition(".")[2] not in lists
     ]
+
+
+def like(text: code.Text, place: Site | ast.AST, choices: list[str]) -> list[str]:
+    """Those expressions that are the same kind of quantity as what stands at a place."""
+    kinds = text.tree.__dict__.setdefault("kinds", Kinds(text.tree))
+    node = place.node if isinstance(place, Site) else place
+    own, shown = kinds.of(node), ast.unparse(node)
+    return [each for each in choices if own and each != shown and kinds.of(ast.parse(each, mode="eval").body) == own]
+
+
+def _is_key(site: Site) -> bool:
+    """Whether a place is in a lambda that is a sort key."""
+    return any(isinstance(one, ast.keyword) and one.arg == "key" and isinstance(two, ast.Lambda) for one, two in pairwise(site.above))
 
 
 def in_scope(site: Site) -> set[str]:
@@ -162,7 +183,10 @@ def _indices(function: ast.AST) -> set[str]:
 
 def _holds_list(node: ast.AST) -> bool:
     kinds = (ast.List, ast.Tuple, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
-    return any(isinstance(each, kinds) or (isinstance(each, ast.Constant) and isinstance(each.value, str)) for each in ast.walk(node))
+    if isinstance(node, ast.Subscript):  # in x[i, j] the tuple is an index
+        return _holds_list(node.value)
+    is_one = isinstance(node, kinds) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return is_one or any(map(_holds_list, ast.iter_child_nodes(node)))
 
 
 def roots(node: ast.AST) -> set[str]:
@@ -173,7 +197,8 @@ def roots(node: ast.AST) -> set[str]:
 
 
 def _is_plain(node: ast.AST) -> bool:
-    return all(isinstance(each, (ast.Attribute, ast.Subscript, ast.Name, ast.Constant, ast.expr_context)) for each in ast.walk(node))
+    kinds = (ast.Attribute, ast.Subscript, ast.Name, ast.Constant, ast.Tuple, ast.expr_context)
+    return all(isinstance(each, kinds) for each in ast.walk(node))
 
 
 def _size(node: ast.AST) -> int:
