@@ -25,7 +25,11 @@ class KVPool:
 
     def __init__(self, pages: int, page_shape: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
         self.layers, _, self.block, self.kv_heads, self.head_dim = page_shape
-        self.flat = torch.zeros(pages * int(np.prod(page_shape)), dtype=dtype, device=device)
+        elements = pages * int(np.prod(page_shape))
+        if device == "cpu":  # NumPy's zeros cost neither time nor memory before they are touched
+            self.flat = torch.from_numpy(np.zeros(elements * dtype.itemsize, np.uint8)).view(dtype)
+        else:
+            self.flat = torch.zeros(elements, dtype=dtype, device=device)
         self.stride = self.layers * 2 * self.block  # rows from one page to the next
         self._rows = self.flat.view(-1, self.kv_heads, self.head_dim)
 

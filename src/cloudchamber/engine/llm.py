@@ -21,7 +21,7 @@ from .core import EngineCore
 from .costmodel import fit
 from .draw import TokenLogprobs
 from .executor import TorchExecutor
-from .kernels import Linear
+from .kernels import Kernels, set_threads
 from .kv import PagedKV
 from .layers import Model
 from .loading import read_config, read_tensors
@@ -128,19 +128,18 @@ class LLM:
         threads: int | None = None,
         policy: Any = None,
         decode_attention: DecodeAttention | None = None,
-        options: EngineOptions = EngineOptions(),  # noqa: B008 (frozen)
+        options: EngineOptions = EngineOptions(),
     ) -> None:
         if dtype not in ("float32", "bfloat16", "int8"):
             raise InputError(f"dtype must be float32, bfloat16 or int8, got {dtype!r}.")
         self.path, self.name = Path(path), Path(path).resolve().name
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if threads is not None:
-            torch.set_num_threads(threads)
-        config = read_config(self.path)
-        self.model = Model(
-            config, read_tensors(self.path, config), Linear, torch.bfloat16 if dtype == "bfloat16" else torch.float32, self.device
-        )
-        self.kernels = "float32 linear"
+        set_threads(threads)
+        config, kernels = read_config(self.path), Kernels(dtype, self.device)
+        precision = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        self.model = Model(config, read_tensors(self.path, config), kernels.linear, precision, self.device)
+        self.kernels = kernels.table()
+        log.info("%s\n%s", self.name, self.kernels)
         executor = TorchExecutor(self.model, decode_attention, seed=options.seed)
         on_cpu = self.device == "cpu"
         size = options.block_tokens or (64 if on_cpu else 16)
