@@ -4,6 +4,8 @@
   (bars: at most 5 ms; the 10,000th at most 1.3 times the 100th);
 * whole iterations, ours with every candidate in the jail, OpenEvolve's in its own worker: milliseconds between two requests at
   the endpoint, medians around the 100th and the last iteration (bars: at most 1/2 of OpenEvolve's at 100, 1/5 at 1,000).
+  OpenEvolve has its default database (five islands, population 1,000, archive 100). We switch between processes some sixty times an
+  iteration and it does a few times, so a busy machine tells against us.
 
 Run: ``.venv/bin/python benchmarks/evolve.py --openevolve ENVIRONMENT/bin/python [--iterations 1000] [--steps 10000]``. Without
 ``--openevolve`` only our own figures are printed. Its environment: ``uv venv X && uv pip install --python X/bin/python openevolve==0.4.0``.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -24,6 +27,7 @@ import time
 import warnings
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -70,48 +74,69 @@ evaluator:
 """
 
 
+def rate(number: int) -> float:
+    """The rate of the n-th program: all differ, and their scores come in no order, as a model's do.
+
+    Ever better ones would flatter OpenEvolve: each then drives the last from its cell, and the population stays at a handful.
+    """
+    return 0.5 + number * 7919 % 10007 / 1e4
+
+
 class Stub:
-    """An endpoint that answers at once with another program, and notes when it was asked."""
+    """An endpoint in a process of its own that answers at once with another program, and notes when it was asked."""
 
     def __init__(self, program: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._line, theirs = context.Pipe()
+        self._process = context.Process(target=answer, args=(program, theirs), daemon=True)
+        self._process.start()
+        self.url = f"http://127.0.0.1:{self._line.recv()}/v1"
         self.times: list[float] = []
-        rates, owner = itertools.count(1), self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                owner.times.append(time.perf_counter())
-                text = f"```python\n{program.format(rate=f'{0.5 + next(rates) * 1e-4:.4f}')}\n```"
-                data = json.dumps(
-                    {
-                        "id": "x",
-                        "object": "chat.completion",
-                        "created": 0,
-                        "model": "stub",
-                        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
-                        "usage": {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20},
-                    }
-                ).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+    def close(self) -> Stub:
+        """End it, and take over its notes."""
+        self._line.send("end")
+        self.times = self._line.recv()
+        self._process.join()
+        return self
 
     def gap_ms(self, around: int, width: int = 40) -> float:
         """Median milliseconds between requests up to the ``around``-th."""
         times = self.times[max(0, around - width) : around + 1]
         return 1000 * statistics.median(b - a for a, b in itertools.pairwise(times))
+
+
+def answer(program: str, line: Connection) -> None:
+    """Serve until told to end."""
+    numbers, times = itertools.count(1), []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # an answer in two packets must not wait for a delayed acknowledgement
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            times.append(time.perf_counter())
+            text = f"```python\n{program.format(rate=f'{rate(next(numbers)):.4f}')}\n```"
+            message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+            usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
+            reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "stub", "choices": [message], "usage": usage}
+            data = json.dumps(reply).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    line.send(server.server_port)
+    line.recv()
+    line.send(times)
 
 
 class Instant:
@@ -120,11 +145,11 @@ class Instant:
     name = "instant"
 
     def __init__(self) -> None:
-        self._rates = itertools.count(1)
+        self._numbers = itertools.count(1)
 
     def propose(self, context, rng):
         """Another rate."""
-        return Proposal(OURS.format(rate=f"{next(self._rates) * 1e-4:.4f}"), (context.parents[0].number,), "another rate")
+        return Proposal(OURS.format(rate=f"{rate(next(self._numbers)):.4f}"), (context.parents[0].number,), "another rate")
 
 
 class Unmeasured:
@@ -175,7 +200,7 @@ def ours(iterations: int) -> Stub:
         Search(PricingStudy(), settings, store=Path(folder) / "run.db", budget=Budget(iterations)) as search,
     ):
         search.run()
-    return stub
+    return stub.close()
 
 
 def theirs(python: str, iterations: int) -> Stub:
@@ -197,9 +222,14 @@ def theirs(python: str, iterations: int) -> Stub:
             str(iterations),
         ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | {"OPENAI_API_KEY": "none"})
-        if len(stub.times) < iterations:
-            print(f"OpenEvolve asked {len(stub.times)} times: {done.stderr[-1500:]}", file=sys.stderr)
+    if len(stub.close().times) < iterations:
+        print(f"OpenEvolve asked {len(stub.times)} times: {done.stderr[-1500:]}", file=sys.stderr)
     return stub
+
+
+def verdict(holds: bool) -> str:
+    """In a word."""
+    return "holds" if holds else "MISSED"
 
 
 def main() -> None:
@@ -211,16 +241,25 @@ def main() -> None:
     warnings.simplefilter("ignore")
     early, middle, late = selection(options.steps)
     rows = [
-        ("store and selection, 100th", f"{early:.2f} ms", "<= 5 ms"),
-        (f"store and selection, {options.steps // 10:,}th", f"{middle:.2f} ms", "<= 5 ms"),
-        (f"store and selection, {options.steps:,}th", f"{late:.2f} ms", f"{late / early:.2f} of the 100th, <= 1.3"),
-    ]
+        ("store and selection, 100th", f"{early:.2f} ms", "", "", f"at most 5 ms: {verdict(early <= 5)}"),
+        (f"store and selection, {options.steps // 10:,}th", f"{middle:.2f} ms", "", "", f"at most 5 ms: {verdict(middle <= 5)}"),
+        (
+            f"store and selection, {options.steps:,}th", f"{late:.2f} ms", f"{early:.2f} ms, our 100th", f"{late / early:.2f}",
+            f"at most 1.3: {verdict(late <= 1.3 * early)}",
+        ),
+    ]  # fmt: skip
     mine = ours(options.iterations)
     other = theirs(options.openevolve, options.iterations) if options.openevolve else None
-    for at in (100, options.iterations):
-        ratio = f"{mine.gap_ms(at) / other.gap_ms(at):.2f} of OpenEvolve's {other.gap_ms(at):.0f} ms" if other else "no peer named"
-        rows.append((f"whole iteration, jailed, {at:,}th", f"{mine.gap_ms(at):.1f} ms", f"{ratio}, <= {'1/2' if at == 100 else '1/5'}"))
-    print(Table(("what", "ours", "against"), tuple(rows)))
+    for at, bar in ((100, 2), (options.iterations, 5)):
+        what, own = f"whole iteration, jailed, {at:,}th", mine.gap_ms(at)
+        if other is None:
+            rows.append((what, f"{own:.1f} ms", "no peer named", "", ""))
+        else:
+            peer = other.gap_ms(at)
+            rows.append(
+                (what, f"{own:.1f} ms", f"{peer:.1f} ms, OpenEvolve", f"{own / peer:.2f}", f"at most 1/{bar}: {verdict(own <= peer / bar)}")
+            )
+    print(Table(("what", "ours", "against", "ratio", "bar"), tuple(rows)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import time
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cloudchamber.core.errors import CandidateError, InputError, JailUnavailable
 from cloudchamber.jail import CommandJail, Limits
 from cloudchamber.jail.command import _inside
+from cloudchamber.jail.memory import ControlGroup
 
 pytestmark = pytest.mark.jail
 
@@ -107,6 +109,48 @@ def test_fork_bomb_memory_and_flood_end():
     assert b"MemoryError" in hog.stderr
     flood = CommandJail().run(["yes"], limits=Limits(output=1 << 20))
     assert flood.returncode < 0 and len(flood.stdout) == 1 << 20
+
+
+SHARED = """
+import os, time
+for _ in range(6):
+    if os.fork() == 0:
+        kept = b"x" * (64 << 20)
+        time.sleep(20)
+time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize("may_group", [True, False])
+def test_memory_is_bounded_over_all_processes_together(may_group, monkeypatch):
+    """Each holds less than the limit, all together more."""
+    if not may_group:
+        monkeypatch.setattr("cloudchamber.jail.command.ControlGroup", _refused)
+    limits = Limits(memory=128 << 20, tmp=1 << 20, output=1 << 20, wall_s=15)
+    with pytest.raises(CandidateError) as caught:
+        CommandJail().run(["python3", "-c", SHARED], limits=limits)
+    assert caught.value.kind == "memory" and "together" in str(caught.value)
+    fits = "import os\nkept = b'x' * (60 << 20)\nos.fork()\nos.fork()\nprint(len(kept))"
+    assert CommandJail().run(["python3", "-c", fits], limits=limits).stdout.count(b"62914560") == 4
+
+
+def _refused(*_):
+    raise PermissionError(13, "no control groups here")
+
+
+def test_control_groups_are_removed():
+    try:
+        group = ControlGroup(64 << 20, 16)
+    except OSError:
+        pytest.skip("no control group may be made here")
+    done = subprocess.run(group.entered(["cat", "/proc/self/cgroup"]), capture_output=True, check=True, text=True)
+    assert group._folders[0].name in done.stdout and not group.is_over
+    group.close()
+    assert not any(folder.exists() for folder in group._folders)
+
+
+def test_out_of_memory_the_command_goes_first():
+    assert sh("cat /proc/self/oom_score_adj").stdout == b"1000\n"
 
 
 def test_shooting_the_first_process_does_not_help():

@@ -17,6 +17,7 @@ from cloudchamber.core.parallel import one_trial
 from cloudchamber.jail import Limits, launch
 from cloudchamber.jail.files import JailedPolicy
 from cloudchamber.jail.levels import NamespaceJail, SubprocessJail
+from cloudchamber.jail.memory import tree
 from cloudchamber.jail.stage import stage
 from cloudchamber.spot import SpotStudy
 
@@ -177,7 +178,7 @@ class TestHost:
         assert len(tried) == 3
 
     @pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOSPC, errno.ENOMEM])
-    @pytest.mark.parametrize("place", ["unshare", "mount", "fork"])
+    @pytest.mark.parametrize("place", ["fork_into_namespaces", "own_user", "fresh_mounts"])
     def test_full_host_is_unavailable_and_works_again_after(self, code, place, tmp_path):
         """The walls' own calls fail inside the zygote, whose staged code is changed for that."""
         import shutil
@@ -186,9 +187,7 @@ class TestHost:
         folder = tmp_path / "staged"
         shutil.copytree(original.folder / "lib", folder / "lib")
         walls = folder / "lib/cloudchamber/jail/walls.py"
-        name = {"unshare": "new_namespaces", "mount": "fresh_mounts", "fork": "fork"}[place]
-        fails = f"def {name}(*args):\n    raise OSError({code}, 'simulated')\n"
-        walls.write_text(f"{walls.read_text()}\n{fails}{'os.fork = fork' if name == 'fork' else ''}\n")
+        walls.write_text(f"{walls.read_text()}\ndef {place}(*args):\n    raise OSError({code}, 'simulated')\n")
         changed = launch.Stage(folder, original.protocol, original.modules, original.libraries, original.places)
         zygote = launch.Zygote("namespace", changed)
         from cloudchamber.jail.levels import contract_of
@@ -218,12 +217,12 @@ class TestHost:
 
 
 def usage():
-    """Processes, descriptors, mounts, and the parent's memory."""
+    """Processes it started, descriptors, mounts, and the parent's memory."""
     with open("/proc/self/statm") as file:
         rss = int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
     with open("/proc/self/mountinfo") as file:
         mounts = len(file.readlines())
-    return len(list(filter(str.isdigit, os.listdir("/proc")))), len(os.listdir("/proc/self/fd")), mounts, rss
+    return len(list(tree(os.getpid()))), len(os.listdir("/proc/self/fd")), mounts, rss
 
 
 def trials(n):
@@ -242,7 +241,7 @@ def test_sixty_trials_leave_nothing():
     time.sleep(0.2)
     after = usage()
     assert after[1] <= before[1] and after[2] == before[2]
-    assert len(launch.zygote("namespace", stage(Player, ("numpy",)))._children) <= 3  # one may be ready for the next trial
+    assert len(launch.zygote("namespace", stage(Player, ("numpy",)))._children) <= 2 + launch.SPARES
 
 
 @pytest.mark.slow
@@ -255,11 +254,11 @@ def test_thousands_of_trials_leave_nothing():
     trials(int(os.environ.get("CHAMBER_LEAK_TRIALS", "2000")))
     time.sleep(1)
     after = usage()
-    assert abs(after[0] - before[0]) <= 8  # others use this machine too
+    assert abs(after[0] - before[0]) <= 2 * launch.SPARES
     assert after[1] == before[1] and after[2] == before[2]
     assert after[3] <= before[3] * 1.05
     assert _zygote_usage(zygote)[0] <= inside[0] and _zygote_usage(zygote)[1] <= inside[1] * 1.05
-    assert len(zygote._children) <= 3  # one may be ready for the next trial
+    assert len(zygote._children) <= 2 + launch.SPARES
 
 
 def _inner(zygote):

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 import secrets
 import socket
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from cloudchamber.core.errors import CandidateError
 from cloudchamber.jail import check as checking
-from cloudchamber.jail import filters
+from cloudchamber.jail import filters, launch
 from cloudchamber.jail.launch import Zygote, system_places
 from cloudchamber.jail.levels import contract_of
 from cloudchamber.jail.limits import Limits
 from cloudchamber.jail.probe import Prober
 from cloudchamber.jail.proxy import Session, proxy_of
-from cloudchamber.jail.stage import stage
+from cloudchamber.jail.stage import site_folders, stage
 from cloudchamber.jail.walls import Walls
 
 pytestmark = pytest.mark.jail
@@ -199,6 +202,50 @@ def test_processor_limit_acts_and_is_told_from_a_kill(zygotes):
     begin = time.monotonic()
     met = attempt(zygotes("all"), "", "", limits, source=spin)
     assert "processor time; the limit cpu_s is 1" in met and time.monotonic() - begin < 9
+
+
+GREEDY = """
+import mmap, time
+class Greedy:
+    def attempt(self, wall, target):
+        if wall == "reserve":
+            return str(len(mmap.mmap(-1, 8 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)))
+        kept = [b"x" * (1 << 20) for _ in range(int(target))]
+        time.sleep(0.5)
+        return str(len(kept))
+"""
+
+
+@pytest.mark.parametrize("level", ["namespace", "landlock"])
+def test_sparse_libraries_may_reserve_what_they_like_and_hold_what_the_limit_says(level, zygotes):
+    zygote = Zygote(level, stage(Prober, ()), _without(sparse=True))
+    assert "memory" in attempt(zygotes("all"), "reserve", "", source=GREEDY).lower()
+    assert attempt(zygote, "reserve", "", source=GREEDY) == str(8 << 30)
+    assert attempt(zygote, "hold", "40", source=GREEDY) == "40"
+    contract = contract_of(Prober)
+    session = Session(zygote.spawn(SMALL), contract, SMALL)
+    session.wait_for_walls()
+    session.load(GREEDY, None, "probe.py")
+    with pytest.raises(CandidateError, match="held more than the limit memory of 67108864 bytes") as caught:
+        session.call(0, ("hold", "400"))
+    assert caught.value.kind == "memory"
+    zygote.close()
+
+
+def test_a_stage_with_torch_is_sparse():
+    small = stage(Prober, ())
+    assert not launch.is_sparse(small) and launch.is_sparse(dataclasses.replace(small, libraries=("numpy", "torch")))
+
+
+def test_packages_of_the_base_interpreter_are_not_read_at_the_level_landlock():
+    found = [each for folder in site_folders() for each in Path(folder).glob("*/*.py")]
+    if not found:
+        pytest.skip("nothing is installed in the base interpreter")
+    zygote = Zygote("landlock", stage(Prober, ()))
+    for file in (found[0], Path("/lib") / found[-1].relative_to("/usr/lib") if found[-1].is_relative_to("/usr/lib") else found[-1]):
+        assert "PermissionError" in attempt(zygote, "read a file", str(file))
+    assert "PermissionError" not in attempt(zygote, "read a file", inspect.getsourcefile(inspect))
+    zygote.close()
 
 
 def test_host_name_and_user_are_nobodys(zygotes):

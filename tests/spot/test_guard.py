@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from cloudchamber.core.errors import CandidateError
 from cloudchamber.spot import DeadlineGuard, Decision, Idle, Keep, Launch, Simulator, SpotObs, SpotStudy, Ticks
 
 from .worlds import RandomPolicy, market, worlds
@@ -59,6 +60,18 @@ def test_standing_order_ends_before_slack_runs_out():
     assert guard.decide(obs(0)).until_s == pytest.approx((16 - 4) * 3600)
     warm = obs(0, mode="spot", zone=0)
     assert guard.decide(warm).until_s == 1e9
+
+
+@pytest.mark.parametrize("name", ["prefs", "probes"])
+def test_an_order_of_absurd_length_is_refused_before_anything_is_done_with_it(name):
+    policy = Fixed()
+    most = 4 * (len(guarded(policy).spec.zones) + 1)
+    entry = Launch(0, "spot") if name == "prefs" else 0
+    policy.decision = Decision(**{name: (entry,) * most})
+    assert guarded(policy).decide(obs(0))
+    policy.decision = Decision(**{name: (entry,) * (most + 1)})
+    with pytest.raises(CandidateError, match=rf"{name} holds {most + 1} entries; with 2 zones at most {most} are taken"):
+        guarded(policy).decide(obs(0))
 
 
 def test_committed_on_demand_is_held_to_the_end():

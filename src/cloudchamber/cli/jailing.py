@@ -20,7 +20,9 @@ def check(
     from cloudchamber.core.errors import JailUnavailable
     from cloudchamber.jail.check import check as probe
     from cloudchamber.jail.levels import LEVELS, best_level
+    from cloudchamber.jail.memory import how_bounded
 
+    memory = how_bounded()
     found = [probe(level) for level in LEVELS[:3]]
     try:
         auto, problem = str(best_level()), ""
@@ -28,9 +30,11 @@ def check(
         auto, problem = "", str(error)
     for each in found:
         if json:
-            typer.echo(jsonlib.dumps(_facts(each, auto)))
+            typer.echo(jsonlib.dumps(_facts(each, auto) | {"memory": memory}))
         else:
             typer.echo(f"{_shown(each)}\n")
+    if not json:
+        typer.echo(f"memory: {memory}")
     holed = [each.level for each in found if each.level == auto and each.holes]
     if not json and auto:
         why = "the strongest that starts here" if auto == LEVELS[0] else f"{LEVELS[0]} does not start here: {found[0].problem}"

@@ -15,11 +15,12 @@ import math
 import os
 import re
 import ssl
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -144,6 +145,10 @@ class Client:
     timeout_s: float = 180.0
     temperature: float = 0.8
     _closed_until_s: float = field(default=0.0, repr=False)
+    _line: _Line | None = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_line": None}
 
     def chat(self, messages: Sequence[Mapping[str, str]], purse: Purse | None = None) -> Reply:
         """Return the model's answer.
@@ -202,25 +207,19 @@ class Client:
         return Spend(read + written, (read * self.usd_per_mtok_in + written * self.usd_per_mtok_out) / 1e6)
 
     def _try(self, body: bytes, worst: Spend) -> Reply | _Failure:
-        """One request, in a thread with an event loop of its own: the deadline holds whatever the endpoint does."""
-        with ThreadPoolExecutor(1, thread_name_prefix="llm") as pool:
-            found = pool.submit(lambda: asyncio.run(self._post(body, worst))).result()
+        """One request, in an event loop of its own thread: the deadline holds whatever the endpoint does."""
+        line = self._line = self._line if self._line is not None and self._line.is_ours else _Line(self.base_url, self.timeout_s)
+        found: tuple[int, Mapping[str, str], bytes] | _Failure = line.run(self._post(line, body, worst))
         return found if isinstance(found, _Failure) else self._read(*found, worst)
 
-    async def _post(self, body: bytes, worst: Spend) -> tuple[int, Mapping[str, str], bytes] | _Failure:
+    async def _post(self, line: _Line, body: bytes, worst: Spend) -> tuple[int, Mapping[str, str], bytes] | _Failure:
         httpx = _httpx()
-        is_loopback = urlsplit(self.base_url).hostname in ("127.0.0.1", "::1", "localhost")
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"} | self.key.header()
         data = bytearray()
         try:
             async with (
                 asyncio.timeout(self.timeout_s),
-                httpx.AsyncClient(
-                    timeout=self.timeout_s,
-                    trust_env=not is_loopback,
-                    verify=ssl.create_default_context() if self.base_url.startswith("https") else False,
-                ) as http,
-                http.stream("POST", f"{self.base_url}/chat/completions", content=body, headers=headers) as reply,
+                line.http.stream("POST", f"{self.base_url}/chat/completions", content=body, headers=headers) as reply,
             ):
                 async for chunk in reply.aiter_raw():
                     data += chunk
@@ -262,6 +261,47 @@ class Client:
     def _clean(self, text: str) -> str:
         """What an endpoint says, as it may be logged: no key, no control characters, cut."""
         return re.sub(r"[^\x20-\x7e]+", " ", self.key.scrub(text))[:200].strip()
+
+
+class _Line:
+    """A connection to an endpoint, kept for the next question if that comes soon: opening one costs more than many a question."""
+
+    def __init__(self, base_url: str, timeout_s: float) -> None:
+        httpx = _httpx()
+        self._pid = os.getpid()
+        self._loop = _loop(self._pid)
+        self.http = httpx.AsyncClient(
+            timeout=timeout_s,
+            trust_env=urlsplit(base_url).hostname not in ("127.0.0.1", "::1", "localhost"),
+            verify=ssl.create_default_context() if base_url.startswith("https") else False,
+            limits=httpx.Limits(keepalive_expiry=1.0),  # well below what any server waits before it hangs up
+        )
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was opened by this process: a thread does not survive a fork."""
+        return self._pid == os.getpid()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """What the work gives; it is cancelled when the waiting is."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def __del__(self) -> None:
+        if hasattr(self, "http") and self.is_ours:
+            asyncio.run_coroutine_threadsafe(self.http.aclose(), self._loop)
+
+
+@lru_cache(maxsize=1)
+def _loop(pid: int) -> asyncio.AbstractEventLoop:
+    """The event loop of a process, in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="llm", daemon=True).start()
+    return loop
 
 
 def client_of(llm: Mapping[str, Any]) -> Client:

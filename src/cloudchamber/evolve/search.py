@@ -363,9 +363,8 @@ class Search:
 
     def _hints(self) -> Hints:
         starts = max((each.score for each in self.starts if each.score is not None), default=-math.inf)
-        winners = {
-            name: max((each.scores.get(name, -math.inf) for each in self.archive.members), default=-math.inf) for name in self.splits.names
-        }
+        members = self.archive.members
+        winners = {name: max((each.scores.get(name, -math.inf) for each in members), default=-math.inf) for name in self.splits.names}
         return Hints(self.archive.threshold, winners, max(starts, self.archive.threshold), dict(self._seen), dict(self._reference))
 
     def _absorb(self, candidate: Scored, trials: list[Trial]) -> Scored:

@@ -90,6 +90,7 @@ class Store:
         if not is_reader:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut may lose the last moments, never the file
+            self._db.execute("PRAGMA cache_size = -65536")  # 64 MB: the indexes of a long run are looked up in memory
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version == 0 and not is_reader:
             self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")

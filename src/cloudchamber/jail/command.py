@@ -21,11 +21,13 @@ from cloudchamber.core.errors import CandidateError, InputError, JailUnavailable
 from . import filters, runner
 from .launch import bubble
 from .limits import Limits
+from .memory import ControlGroup, Watch
 from .proxy import RING, cleaned
 from .stage import interpreter, system_places
 
 GRACE_S = 5.0  # for coming up, and for handing the files back
 MAX_FILES = 4096
+OVERHEAD = 48 << 20  # bytes of the processes around the command
 
 
 @dataclass(frozen=True)
@@ -117,12 +119,14 @@ class CommandJail:
         outputs : sequence of str
             Names or patterns of the files that are to come back; regular files only, ``limits.tmp`` bytes in all.
         limits : Limits
-            ``cpu_s`` and ``memory`` hold for each of its processes, ``output`` for each file and stream; ``wall_s`` for the whole.
+            ``cpu_s`` holds for each of its processes, ``output`` for each file and stream; ``memory`` for each and for all, ``wall_s`` for
+            the whole.
 
         Raises
         ------
         CandidateError
-            If it passes the wall limit (``timeout``) or its namespace ends early (``died``).
+            If it passes the wall limit (``timeout``), all its processes together pass that of memory (``memory``), or its namespace ends
+            early (``died``).
         InputError
             For names that leave the folder.
         JailUnavailable
@@ -130,12 +134,15 @@ class CommandJail:
         """
         limits, files = limits or Limits(), dict(files or {})
         job = self._job(list(argv), files, stdin, list(outputs), limits)
+        words = f"all its processes together held more than the limit memory of {limits.memory} bytes"
         ours, theirs = socket.socketpair()
         with ours, tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as errors:
             program.write(self._filter)
             program.seek(0)
+            group = self._group(limits)
             with theirs:
-                process = self._start(theirs.fileno(), program.fileno(), errors.fileno(), limits)
+                process = self._start(theirs.fileno(), program.fileno(), errors.fileno(), limits, group)
+            bound = group or Watch(process.pid, limits.memory + OVERHEAD)
             try:
                 text = msgspec.json.encode(job)
                 deadline = time.monotonic() + limits.wall_s + GRACE_S
@@ -146,9 +153,13 @@ class CommandJail:
                 back: dict[str, bytes] = {}
                 for name, size in ended.files[:MAX_FILES]:
                     back[_inside(name)] = answer.take(_length(size, limits.tmp))
+                if bound.is_over:
+                    raise CandidateError(words, "memory")
             except TimeoutError:
                 raise CandidateError(f"it did not end within the limit wall_s of {limits.wall_s:g} s", "timeout") from None
             except (OSError, EOFError, InputError, msgspec.MsgspecError) as error:
+                if bound.is_over:
+                    raise CandidateError(words, "memory") from None
                 errors.seek(0)
                 said = errors.read()[-500:].decode(errors="replace").strip()
                 if process.poll() not in (None, 0) and said.startswith(("bwrap", "setpriv", "mount", "unshare")):
@@ -160,6 +171,7 @@ class CommandJail:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, 9)
                 process.wait()
+                bound.close()
         if ended.late:
             feedback = cleaned((stdout + stderr)[-RING:].decode(errors="replace"))
             raise CandidateError(f"it did not end within the limit wall_s of {limits.wall_s:g} s", "timeout", feedback)
@@ -181,7 +193,14 @@ class CommandJail:
             "tmp": limits.tmp,
         }
 
-    def _start(self, channel: int, program: int, errors: int, limits: Limits) -> subprocess.Popen[bytes]:
+    def _group(self, limits: Limits) -> ControlGroup | None:
+        """A control group for one run; None where none may be made."""
+        try:
+            return ControlGroup(limits.memory + limits.tmp + 3 * limits.output + OVERHEAD, self._processes + 8)
+        except OSError:
+            return None
+
+    def _start(self, channel: int, program: int, errors: int, limits: Limits, group: ControlGroup | None) -> subprocess.Popen[bytes]:
         places = dict.fromkeys(
             [*system_places(), "/usr", *(["/etc/alternatives"] if Path("/etc/alternatives").is_dir() else []), *self._readable]
         )
@@ -190,7 +209,7 @@ class CommandJail:
         command = bubble(self._bwrap, binds, tmp=limits.tmp, links=("/bin", "/sbin", "/lib", "/lib64"), devices=("zero", "urandom"))
         command += ["--seccomp", str(program), "--chdir", "/tmp", str(interpreter()), "-I", "-S", "-B", "/runner.py", str(channel)]
         return subprocess.Popen(
-            command,
+            command if group is None else group.entered(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

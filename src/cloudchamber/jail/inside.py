@@ -27,10 +27,11 @@ from cloudchamber.core.source import make_policy
 
 from . import walls as building
 from .limits import Limits
-from .walls import Walls
+from .walls import Built, Walls
 from .wire import BATCH, HEADER, LOAD, OK, RAISED, Contract, Load, Raised, frame
 
 CONTROL = 3
+LOOK_MS = 20
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -51,7 +52,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class News(msgspec.Struct, frozen=True):
-    """``ready``, ``failed`` (the host's fault), or ``ended`` with the wait status and processor seconds."""
+    """``ready``, ``failed`` (the host's fault), or ``ended`` with status and processor seconds, and ``error``: for what it was killed."""
 
     kind: str
     child: int = 0
@@ -80,10 +81,14 @@ def main() -> None:
     except Exception as error:
         _tell(control, News("failed", error=f"{type(error).__name__}: {error}"))
         return
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115 (for the children)
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     gc.collect()
     gc.freeze()  # children share these pages until they write to them
+    building.huge_pages()
+    zygote = Zygote(control, setup, contract)
     _tell(control, News("ready", pid=os.getpid()))
-    Zygote(control, setup, contract).run()
+    zygote.run()
 
 
 def _tell(control: socket.socket, news: News) -> None:
@@ -94,22 +99,34 @@ class Zygote:
     """Forks a child per trial and reaps it."""
 
     def __init__(self, control: socket.socket, setup: Setup, contract: Contract) -> None:
-        self._control, self._setup, self._contract = control, setup, contract
+        self._control, self._contract = control, contract
+        self._built = Built(setup.walls)
         self._pids: dict[int, int] = {}  # child number -> pid
         self._ends: dict[int, int] = {}  # pidfd -> child number
+        self._most: dict[int, int] = {}  # child number -> anonymous bytes it may hold; where no limit of the kernel's does that
+        self._over: set[int] = set()
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
     def run(self) -> None:
         """Serve orders until the socket closes."""
         while True:
-            for fd, _ in self._poll.poll():
+            found = self._poll.poll(LOOK_MS if self._most else None)
+            self._look()
+            for fd, _ in found:
                 if fd != self._control.fileno():
                     self._reap(fd)
                 elif not self._obey():
                     for pid in self._pids.values():
                         _kill(pid)
                     return
+
+    def _look(self) -> None:
+        for child, most in list(self._most.items()):
+            if building.anonymous_bytes(self._pids[child]) > most:
+                del self._most[child]
+                self._over.add(child)
+                _kill(self._pids[child])
 
     def _obey(self) -> bool:
         data, ancillary, _, _ = self._control.recvmsg(1 << 16, socket.CMSG_SPACE(8))
@@ -137,6 +154,8 @@ class Zygote:
             _tell(self._control, News("failed", order.child, error=str(error)))
         else:
             self._pids[order.child] = pid
+            if self._built.walls.sparse and order.limits is not None:
+                self._most[order.child] = building.anonymous_bytes() + order.limits.memory
             end = os.pidfd_open(pid)
             self._ends[end] = order.child
             self._poll.register(end, select.POLLIN)
@@ -147,40 +166,20 @@ class Zygote:
 
     def _fork(self, order: Order, fds: array.array[int]) -> int:
         assert order.limits is not None
-        if not self._setup.walls.namespaces:
-            pid = os.fork()
-            if pid == 0:
-                _child(self._setup, self._contract, order.limits, fds)
-            return pid
-        reader, writer = os.pipe()  # a process that enters a pid namespace is not in it, its children are: so two forks
-        try:
-            middle = os.fork()
-            if middle == 0:
-                try:
-                    building.new_namespaces()
-                    pid = os.fork()
-                    if pid == 0:
-                        _child(self._setup, self._contract, order.limits, fds)
-                    os.write(writer, b"%d" % pid)
-                except BaseException as error:
-                    os.write(writer, f"{error}".encode()[:400])
-                os._exit(0)
-            os.waitpid(middle, 0)
-            os.write(writer, b" ")  # so that there is something to read even if it was killed
-            told = os.read(reader, 512).decode(errors="replace").strip()
-        finally:
-            os.close(reader)
-            os.close(writer)
-        if not told.isdigit():
-            raise OSError(told or "the child could not be made")
-        return int(told)
+        pid = building.fork_into_namespaces() if self._built.walls.namespaces else os.fork()
+        if pid == 0:
+            _child(self._built, self._contract, order.limits, fds)
+        return pid
 
     def _reap(self, end: int) -> None:
         child = self._ends.pop(end)
         pid, status, used = os.wait4(self._pids.pop(child), 0)
+        self._most.pop(child, None)
+        error = "memory" if child in self._over else ""
+        self._over.discard(child)
         self._poll.unregister(end)
         os.close(end)
-        _tell(self._control, News("ended", child, pid, status, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024))
+        _tell(self._control, News("ended", child, pid, status, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, error))
 
 
 def _kill(pid: int) -> None:
@@ -194,39 +193,39 @@ def _save_nothing(cache: Any, sig: Any, data: Any) -> None:
     """In place of numba's own: the kernels' folder cannot be written from a child."""
 
 
-def _child(setup: Setup, contract: Contract, limits: Limits, fds: array.array[int]) -> None:
+def _child(built: Built, contract: Contract, limits: Limits, fds: array.array[int]) -> None:
     """Wall oneself in, then serve. Never returns."""
     try:
         channel, output = fds
-        walls = setup.walls
+        walls = built.walls
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.dup2(channel, CONTROL)  # takes the zygote's own socket away from the child
-        os.closerange(4, 1 << 30)
         os.setsid()
-        if not walls.namespaces:
+        if walls.namespaces:
+            building.own_user(*built.user)
+        else:
             building.die_with_parent()  # within namespaces the zygote is pid 1, and nothing outlives it
         if walls.limits:
-            building.limit(limits.cpu_s, limits.memory, limits.tmp)
+            building.limit(limits.cpu_s, None if walls.sparse else limits.memory, limits.tmp)
         if walls.namespaces:
             building.fresh_mounts(limits.tmp, walls.hidden)
         if "numpy" in sys.modules:  # the generators of the zygote must not be those of all its children; `random` sees to itself
-            sys.modules["numpy"].random.seed()
+            sys.modules["numpy"].random.seed(int.from_bytes(os.urandom(4), "little"))
         if walls.capabilities:
             building.drop_capabilities()
-        if walls.landlock:
-            building.landlock(walls.readable, walls.writable)
-        if walls.seccomp:
-            building.seccomp(walls.seccomp)
+        if built.landlock is not None:
+            built.landlock.restrict()
+        os.closerange(4, 1 << 30)
+        if built.seccomp is not None:
+            built.seccomp.restrict()
         if "numba" in sys.modules:
             numba = sys.modules["numba"]
             numba.core.caching.Cache.save_overload = _save_nothing  # what a child compiles dies with it
             if walls.namespaces:
                 numba.core.config.CACHE_DIR = "/tmp"
-        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     except BaseException as error:
         os.write(CONTROL, frame(0, RAISED, encode(Raised("host", f"{type(error).__name__}: {error}"))))
         os._exit(70)

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -25,10 +26,11 @@ from cloudchamber.core.errors import JailUnavailable
 from . import filters
 from .inside import News, Order, Setup
 from .limits import Limits
-from .stage import Stage, interpreter, is_public, site_folders, system_places
+from .stage import Stage, interpreter, is_public, site_folders, system_places, visible_places
 from .walls import NOBODY, Walls, landlock_version
 
 Level = Literal["namespace", "landlock", "subprocess", "none"]
+SPARES = 3  # children kept ready: a trial's follows the last at once, and is made while the world runs
 START_S = 120.0  # importing numba on a busy machine takes its time
 _BOOT = "import sys; sys.path[:0] = sys.argv[2].split(':'); from cloudchamber.jail.inside import main; main()"
 _ENVIRONMENT = {
@@ -100,7 +102,7 @@ class Zygote:
         self._children: dict[int, Child] = {}
         self._numbers = itertools.count(1)
         self._asked: Limits | None = None
-        self._spare: Child | None = None
+        self._spares: deque[Child] = deque()
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._said = ""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -143,7 +145,7 @@ class Zygote:
         )
 
     def spawn(self, limits: Limits) -> Child:
-        """Ask for a child; from the second with the same limits on, the next one is made ready meanwhile.
+        """Ask for a child; from the second with the same limits on, the next ones are made ready meanwhile.
 
         Raises
         ------
@@ -153,20 +155,20 @@ class Zygote:
         self.listen(0)
         with self._turn:
             is_again, self._asked = self._asked == limits, limits
-            if not is_again or (self._spare is not None and self._spare.ended is not None):
-                self._drop_spare()
-            child = self._spare or self._ask("spawn", limits)
-            self._spare = self._ask("spawn", limits) if is_again else None
+            if not is_again or any(each.ended is not None for each in self._spares):
+                self._drop_spares()
+            child = self._spares.popleft() if self._spares else self._ask("spawn", limits)
+            while is_again and len(self._spares) < SPARES:
+                self._spares.append(self._ask("spawn", limits))
             return child
 
-    def _drop_spare(self) -> None:
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            spare.release()
+    def _drop_spares(self) -> None:
+        while self._spares:
+            self._spares.pop().release()
 
     def warm(self) -> Child:
         """Talk to the zygote itself, to run the package's own policies once so that children inherit what they compile."""
-        self._drop_spare()  # it was forked before, and would lack what is compiled now
+        self._drop_spares()  # they were forked before, and would lack what is compiled now
         return self._ask("warm", None)
 
     def _ask(self, kind: str, limits: Limits | None) -> Child:
@@ -257,6 +259,11 @@ class Zygote:
             self._errors.close()
 
 
+def is_sparse(stage: Stage) -> bool:
+    """Whether a library reserves so much address space that a limit on it would have to be out of all proportion."""
+    return "torch" in stage.libraries
+
+
 def _boot(paths: list[str], control: int) -> list[str]:
     return [str(interpreter()), "-S", "-s", "-P", "-B", "-c", _BOOT, str(control), ":".join(paths)]
 
@@ -266,13 +273,16 @@ def _plain_command(level: Level, stage: Stage, control: int) -> tuple[list[str],
     if is_landlock and landlock_version() < 1:
         raise JailUnavailable("this kernel has no landlock; install bubblewrap for the level 'namespace', or name a weaker level.")
     library = str(stage.folder / "lib")
-    readable = (*system_places(), library, *map(str, stage.places), "/dev/null", "/dev/urandom")
+    readable, listable = visible_places()
+    readable = (*readable, library, *map(str, stage.places), "/dev/null", "/dev/urandom")
     walls = Walls(
         namespaces=False,
         capabilities=is_landlock,
         landlock=is_landlock,
+        sparse=is_sparse(stage),
         seccomp=filters.program() if is_landlock else b"",
         readable=readable,
+        listable=listable,
     )
     paths = [library, *dict.fromkeys(str(place.parent) for place in stage.places)]
     return _boot(paths, control), Setup(stage.protocol, stage.libraries, stage.modules, walls)
@@ -288,6 +298,7 @@ def _namespace_command(level: Level, stage: Stage, control: int) -> tuple[list[s
     walls = Walls(
         hidden=("/proc", "/kernels"),
         landlock=landlock_version() > 0,
+        sparse=is_sparse(stage),
         seccomp=filters.program(),
         readable=readable,
         writable=("/tmp",),

@@ -231,6 +231,8 @@ class Session:
         except JailUnavailable:  # with the zygote every child dies: that says nothing about the candidate
             if kind == "died":
                 raise
+        if kind == "died" and ended is not None and ended.error == "memory":
+            kind, words = "memory", f"it held more than the limit memory of {self._limits.memory} bytes"
         if kind == "died":
             kind, words = _cause_of_death(ended.status if ended is not None else 0, ended.cpu_s if ended is not None else 0.0, self._limits)
         feedback = cleaned(f"{traceback}\n{self._printed.decode(errors='replace')}".strip())[-RING:]

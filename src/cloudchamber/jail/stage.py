@@ -245,6 +245,28 @@ def site_folders() -> tuple[str, ...]:
     return tuple(str(folder) for folder in found if folder.is_dir())
 
 
+@cache
+def visible_places() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The system's places without the packages installed there, where no mount can hide them: (to be read, to be listed)."""
+    hidden = [Path(folder).resolve() for folder in site_folders()]
+    readable: list[str] = []
+    listable: list[str] = []
+
+    def grant(place: Path) -> None:
+        if not any(each.is_relative_to(place) for each in hidden):
+            readable.append(str(place))
+        elif place not in hidden:  # what is granted on a folder is granted on all below it: so each of its entries alone
+            listable.append(str(place))
+            for each in sorted(place.iterdir()):
+                if not each.is_symlink():
+                    grant(each)
+
+    for place in dict.fromkeys(Path(each).resolve() for each in system_places()):
+        if not any(place != other and place.is_relative_to(other) for other in map(Path, {*readable, *listable})):
+            grant(place)
+    return tuple(readable), tuple(listable)
+
+
 def is_public(path: Path) -> bool:
     """Whether any user may reach and read a path."""
     return all(each.stat().st_mode & (0o001 if each != path else 0o004) for each in (path, *path.parents))

@@ -23,6 +23,7 @@ from cloudchamber.core.errors import CandidateError
 from .model import FOREVER, IDLE, KEEP, Decision, Idle, Keep, Launch, SpotObs, SpotPolicy, SpotSpec
 
 _ALLOWED = (Launch, Keep, Idle)
+_MOST = 4  # entries per zone: twice as many as differ
 
 
 class DeadlineGuard:
@@ -104,6 +105,9 @@ def checked(decision: Any, zones: int) -> Decision:
         raise CandidateError(f"decide() must return a Decision, got {type(decision).__name__}.")
     if not isinstance(decision.prefs, tuple) or not isinstance(decision.probes, tuple):
         raise CandidateError("Decision.prefs and Decision.probes must be tuples.")
+    for name, given in (("prefs", decision.prefs), ("probes", decision.probes)):  # each costs the trusted side work, at every tick
+        if len(given) > _MOST * (zones + 1):
+            raise CandidateError(f"Decision.{name} holds {len(given)} entries; with {zones} zones at most {_MOST * (zones + 1)} are taken.")
     for pref in decision.prefs:
         if not isinstance(pref, _ALLOWED):
             raise CandidateError(f"Decision.prefs holds a {type(pref).__name__}; allowed: Launch, Keep, Idle.")

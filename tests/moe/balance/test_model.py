@@ -113,6 +113,16 @@ def test_plans_that_are_none_are_refused_by_name(table, says):
         Plan(np.array(table)).check(SPEC)
 
 
+@pytest.mark.parametrize("kind", [np.uint64, np.uint8, np.int16])
+def test_whole_numbers_of_any_kind_are_taken(kind):
+    made = Plan(np.array([[0, 1, 2, 3, 0, 1]], dtype=kind))
+    made.check(SPEC)
+    assert made.phy2log.dtype == np.int64 and not made.phy2log.flags.writeable
+    assert made.count(SPEC.experts).tolist() == [[2, 2, 1, 1]]
+    with pytest.raises(InputError, match="experts are 0 to 3"):
+        Plan(np.array([[0, 1, 2, 3, 0, 2**64 - 1]], dtype=np.uint64)).check(SPEC)
+
+
 def test_a_plan_survives_the_wire():
     made = plan(0, 1, 0, 2, 0, 3)
     assert np.array_equal(decode(encode(made), Plan).phy2log, made.phy2log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from cloudchamber.core.errors import InputError
@@ -110,6 +111,12 @@ class Plan(Message, frozen=True):
     """
 
     phy2log: np.ndarray
+
+    def __post_init__(self) -> None:
+        table = self.phy2log  # unsigned ones would turn into floats in sums with others
+        if isinstance(table, np.ndarray) and table.dtype.kind in "iu" and table.dtype != np.int64:
+            msgspec.structs.force_setattr(self, "phy2log", table.astype(np.int64))
+        Message.__post_init__(self)
 
     def check(self, spec: ClusterSpec) -> None:
         """Check that it is a plan for this cluster.
