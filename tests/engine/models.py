@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 import transformers
 
+torch.set_num_threads(1)  # small products on busy cores: more threads only wait for each other
+transformers.utils.logging.disable_progress_bar()
+
 SIZES = {
     "vocab_size": 97,
     "hidden_size": 32,

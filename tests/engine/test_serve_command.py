@@ -124,7 +124,7 @@ def test_a_policy_from_a_file_schedules_and_is_started_again_after_a_fault(tmp_p
 
     monkeypatch.chdir(tmp_path)
     Path("longest.py").write_text(POLICY)
-    make = _policy("longest.py:Longest", "subprocess")
+    make = _policy("engine", "longest.py:Longest", "subprocess")
     assert "without a jail" in capsys.readouterr().err
 
     async def test():

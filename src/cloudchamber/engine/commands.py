@@ -24,7 +24,9 @@ def serve(
         Path | None, typer.Argument(help="Folder of a checkpoint: config.json, safetensors, tokenizer.json.", show_default=False)
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Serve a small model trained here, once, on Python's own sources.")] = False,
-    policy: Annotated[str, typer.Option(help="NAME, 'NAME(key=value)' or file.py:Class.")] = "FCFS",
+    policy: Annotated[
+        str | None, typer.Option(help="NAME, 'NAME(key=value)' or file.py:Class. Default: FCFS; of a prefill-only server CalibratedSJF.")
+    ] = None,
     prefill_only: Annotated[bool, typer.Option("--prefill-only", help="Take max_tokens = 1 only: scoring and ranking.")] = False,
     dtype: Annotated[Dtype, typer.Option(help="Numerics of the matrix products.")] = Dtype.float32,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a matrix product. Default: probed.")] = None,
@@ -46,7 +48,8 @@ def serve(
 
     if (path is None) != demo:
         raise InputError("name the folder of a checkpoint, or --demo, and not both.")
-    make = _policy(policy, jail)
+    policy = policy or ("CalibratedSJF" if prefill_only else "FCFS")
+    make = _policy("engine.prefillonly" if prefill_only else "engine", policy, jail)
     listener = listen(host, port)
     try:
         from .aio import AsyncEngine
@@ -65,14 +68,12 @@ def serve(
         listener.close()
 
 
-def _policy(name: str, jail: str) -> Callable[[], Any]:
-    from cloudchamber.core.registry import load_policy
+def _policy(study: str, name: str, jail: str) -> Callable[[], Any]:
+    from cloudchamber.core.registry import load_policy, load_study
     from cloudchamber.jail.limits import Limits
 
-    from .study import EngineStudy
-
     forever_s = 365 * 86400.0  # a server lives long; each answer has its usual time
-    make = load_policy(EngineStudy(), name, jail, Limits(cpu_s=forever_s, wall_s=forever_s))
+    make = load_policy(load_study(study), name, jail, Limits(cpu_s=forever_s, wall_s=forever_s))
     if note := getattr(make, "note", ""):
         typer.echo(f"chamber: note: {note}", err=True)
     return make

@@ -6,7 +6,7 @@ freed evicted first), *used* (in a request's table), *pinned* (kept for a progra
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from weakref import WeakValueDictionary
 
@@ -58,7 +58,10 @@ class PagedKV:
         self._tips: dict[ReqId, _Prefix | str] = {}  # the prefix that those blocks hold
         self._hits: dict[ReqId, int] = {}
         self._pins: dict[ProgramId, list[int]] = {}
-        self._watch = _Watch()
+        self._watch = _Watch(self._block_of)
+        self._parent: list[int | None] = [None] * blocks  # hash of the block before
+        self._children: Counter[int] = Counter()  # registered blocks that follow a hash
+        self._gone: list[int] = []  # hashes that the watch has not been told of
 
     # ------------------------------------------------------------------ prefixes
     def lookup(self, r: Request) -> int:
@@ -138,6 +141,7 @@ class PagedKV:
             block = self._take()
             self._uses[block] = 1
             table.append(block)
+        self._tell_gone()
         return True
 
     def _take(self) -> int:
@@ -148,11 +152,20 @@ class PagedKV:
         return block
 
     def _forget(self, block: int) -> None:
-        value = self._hash[block]
+        value, parent = self._hash[block], self._parent[block]
         if value is not None:
             del self._block_of[value]
             self._hash[block] = self._prefix[block] = None
-            self._watch.evicted(value)
+            self._gone.append(value)
+            if parent is not None:
+                self._children[parent] -= 1
+                if not self._children[parent]:
+                    del self._children[parent]
+
+    def _tell_gone(self) -> None:
+        if self._gone:
+            self._watch.went(self._gone, any(value in self._children for value in self._gone))
+            self._gone = []
 
     def _use(self, block: int) -> None:
         if not self._uses[block]:
@@ -180,14 +193,18 @@ class PagedKV:
             return
         full = min(full, len(self._tables[r.id]))
         hashes, table = self._hashes(r, n_computed), self._tables[r.id]
+        came = []
         for i in range(done, min(full, len(hashes))):
-            tip = None
+            tip, value, block = None, hashes[i], table[i]
             if r.tokens is not None:
                 tip = self._tips[r.id] = self._prefixes.setdefault((self._tips[r.id], self._tokens(r, i)), _Prefix())
-            if hashes[i] not in self._block_of:
-                self._block_of[hashes[i]] = table[i]
-                self._hash[table[i]], self._prefix[table[i]] = hashes[i], tip
-                self._watch.committed(hashes[i], self._block_of)
+            if value not in self._block_of:
+                self._block_of[value] = block
+                self._hash[block], self._prefix[block], self._parent[block] = value, tip, hashes[i - 1] if i else None
+                if i:
+                    self._children[hashes[i - 1]] += 1
+                came.append(value)
+        self._watch.came(came)
         self._committed[r.id] = full
 
     def truncate(self, r: Request, n_tokens: int) -> None:
@@ -224,6 +241,7 @@ class PagedKV:
             if retain.kind == "free" and i >= own and self._uses[block] == 1 and not self._pin_uses[block]:
                 self._forget(block)
             self._release(block)
+        self._tell_gone()
 
     def _pin(self, program: ProgramId, blocks: list[int]) -> None:
         old = self._pins.pop(program, [])
@@ -269,42 +287,67 @@ class _Prefix:
 
 
 class _Watch:
-    """How many leading blocks of each waiting request are cached, kept true as blocks are registered and evicted.
+    """How many leading blocks of each waiting request are registered, kept true as blocks come and go.
 
-    Asking every waiting request again for every decision would be the hot loop of a scheduler that orders by cached tokens.
+    Asking every waiting request again for every decision would be the hot loop of a scheduler that orders by cached tokens. A
+    request is found by its last registered block and by the first that is not: while no block goes before its children, nothing else
+    concerns it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, block_of: dict[int, int]) -> None:
         self.found: dict[ReqId, int] = {}
         self.changed: set[ReqId] = set()
-        self._hashes: dict[ReqId, list[int]] = {}
-        self._watchers: dict[int, dict[ReqId, int]] = {}  # hash -> request -> its place in the chain
+        self._block_of = block_of
+        self._chains: dict[ReqId, list[int]] = {}
+        self._last: dict[int, set[ReqId]] = {}
+        self._next: dict[int, set[ReqId]] = {}
 
-    def add(self, request: ReqId, hashes: list[int], found: int) -> int:
-        self.found[request], self._hashes[request] = found, hashes
-        for place, value in enumerate(hashes):
-            self._watchers.setdefault(value, {})[request] = place
+    def add(self, request: ReqId, chain: list[int], found: int) -> int:
+        self._chains[request] = chain
+        self._place(request, found)
         return found
 
     def drop(self, request: ReqId) -> None:
-        if self.found.pop(request, None) is None:
+        if request in self.found:
+            self._lift(request)
+            del self.found[request], self._chains[request]
+
+    def came(self, values: list[int]) -> None:
+        for value in values:
+            for request in tuple(self._next.get(value, ())):
+                self._look(request, self.found[request])
+
+    def went(self, values: list[int], orphans: bool) -> None:
+        """Blocks went; ``orphans``: some of them before their children, so that all must be asked again."""
+        if orphans:
+            for request in self.found:
+                self._look(request, 0)
             return
-        for value in self._hashes.pop(request):
-            watchers = self._watchers.get(value)
-            if watchers is not None:
-                watchers.pop(request, None)
-                if not watchers:
-                    del self._watchers[value]
+        for value in values:
+            for request in tuple(self._last.get(value, ())):
+                self._look(request, self.found[request])
 
-    def committed(self, value: int, block_of: dict[int, int]) -> None:
-        for request, place in self._watchers.get(value, {}).items():
-            if place == self.found[request]:
-                hashes = self._hashes[request]
-                self.found[request] = next((i for i in range(place, len(hashes)) if hashes[i] not in block_of), len(hashes))
-                self.changed.add(request)
+    def _look(self, request: ReqId, at: int) -> None:
+        chain = self._chains[request]
+        while at and chain[at - 1] not in self._block_of:
+            at -= 1
+        while at < len(chain) and chain[at] in self._block_of:
+            at += 1
+        if at != self.found[request]:
+            self._lift(request)
+            self._place(request, at)
+            self.changed.add(request)
 
-    def evicted(self, value: int) -> None:
-        for request, place in self._watchers.get(value, {}).items():
-            if place < self.found[request]:
-                self.found[request] = place
-                self.changed.add(request)
+    def _place(self, request: ReqId, found: int) -> None:
+        self.found[request], chain = found, self._chains[request]
+        for index, at in ((self._last, found - 1), (self._next, found)):
+            if 0 <= at < len(chain):
+                index.setdefault(chain[at], set()).add(request)
+
+    def _lift(self, request: ReqId) -> None:
+        found, chain = self.found[request], self._chains[request]
+        for index, at in ((self._last, found - 1), (self._next, found)):
+            if 0 <= at < len(chain):
+                index[chain[at]].discard(request)
+                if not index[chain[at]]:
+                    del index[chain[at]]

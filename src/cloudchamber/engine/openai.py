@@ -36,18 +36,21 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {  # what is not served, and the values th
 }
 Seed = Annotated[int, msgspec.Meta(ge=-(2**62), lt=2**62)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=MOST_ANSWERS)]
+Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+GREEDY = 1e-5  # temperatures below it would overflow
 
 
 class Body(msgspec.Struct, kw_only=True):
     """What every call may say: the model, and what the scheduler should know."""
 
     model: str = ""
-    program_id: str | None = None
+    program_id: Name | None = None
     is_last: bool = False
-    tool: str | None = None
+    tool: Name | None = None
     deadline_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    priority: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)] = 0
-    cache_salt: str = ""
+    priority: Int32 = 0
+    cache_salt: Name = ""
 
 
 class StreamOptions(msgspec.Struct):
@@ -62,9 +65,9 @@ class Sampled(Body, kw_only=True):
     n: Count = 1
     temperature: float = 1.0
     top_p: float = 1.0
-    top_k: int = 0
+    top_k: Int32 = 0
     seed: Seed | None = None
-    stop: str | list[str] = []
+    stop: Name | Annotated[list[Name], msgspec.Meta(max_length=16)] = []
     stop_token_ids: list[int] = []
     ignore_eos: bool = False
     allowed_token_ids: list[int] = []
@@ -224,15 +227,12 @@ def _limited(given: int | None, most: int | None, default: int) -> int:
 def _params(body: Sampled, max_tokens: int, logprobs: int | None) -> SamplingParams:
     return SamplingParams(
         max_tokens=max_tokens,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=body.top_k,
-        seed=body.seed,
+        temperature=0.0 if 0 < body.temperature < GREEDY else body.temperature,
         stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop),
         stop_ids=tuple(body.stop_token_ids),
-        ignore_eos=body.ignore_eos,
         logprobs=logprobs,
-        allowed_token_ids=tuple(body.allowed_token_ids),
+        allowed_token_ids=tuple(dict.fromkeys(body.allowed_token_ids)),
+        **{name: getattr(body, name) for name in ("top_p", "top_k", "seed", "ignore_eos")},
     )
 
 

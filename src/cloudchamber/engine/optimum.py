@@ -9,7 +9,8 @@ over all schedules that know the future.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,14 +42,27 @@ class Limits:
     hit_share: float
 
 
-def limits(trace: Trace, spec: EngineSpec) -> Limits:
-    """Return the bounds of one trial."""
-    serial, own = _least(trace, spec, None)
-    best, work = _mean(trace, own, serial), float(own.sum())
+def limits(trace: Trace, spec: EngineSpec, machines: int = 1) -> Limits:
+    """Return the bounds of one trial; several engines do no more than one that is as many times as fast."""
+    cost, hits = spec.cost, _most_hits(trace, spec.block_tokens)
+    serial, own = _least(trace, spec, hits)
+    best, total = _mean(trace, trace.arrival_s, own / machines, serial), float(own.sum())
     if trace.blocks is not None:
-        charged = _least(trace, spec, _first_holders(trace))[1]  # each shared block paid for by its first holder
-        best, work = max(best, _mean(trace, charged, serial)), float(charged.sum())
-    return Limits(best, work, float(trace.arrival_s[-1] - trace.arrival_s[0]), trace.hit_share)
+        for spread in (False, True):
+            since, tokens, attended = _charges(trace, hits, spread)
+            work = own + cost.token_s * tokens + cost.attend_s * attended
+            best, total = max(best, _mean(trace, since, work / machines, serial)), float(work.sum())
+    return Limits(best, total, float(trace.arrival_s[-1] - trace.arrival_s[0]), trace.hit_share)
+
+
+def least_work_s(trace: Trace, spec: EngineSpec) -> float:
+    """Return the marginal seconds of all requests together, every shared block computed once."""
+    hits = _most_hits(trace, spec.block_tokens)
+    work = float(_least(trace, spec, hits)[1].sum())
+    if trace.blocks is None:
+        return work
+    _, tokens, attended = _charges(trace, hits, spread=False)
+    return work + spec.cost.token_s * float(tokens.sum()) + spec.cost.attend_s * float(attended.sum())
 
 
 def srpt(arrival_s: np.ndarray, work_s: np.ndarray) -> np.ndarray:
@@ -73,39 +87,39 @@ def srpt(arrival_s: np.ndarray, work_s: np.ndarray) -> np.ndarray:
     return ends
 
 
-def _mean(trace: Trace, work_s: np.ndarray, serial_s: np.ndarray) -> float:
+def _mean(trace: Trace, since_s: np.ndarray, work_s: np.ndarray, serial_s: np.ndarray) -> float:
     """The better of two bounds for each part of the requests: alone on the engine, or together on one machine.
 
-    Any part may be taken to the machine, the others costing it nothing; those whom SRPT delays most beyond their own minimum are
-    tried in ever smaller numbers.
+    Any part may be taken to the machine, the others costing it nothing; those whom SRPT delays less than they need alone are left
+    out, again and again.
     """
     taken, best = np.ones(len(trace), dtype=bool), float(serial_s.sum())
     for _ in range(6):
-        flow = srpt(trace.arrival_s[taken], work_s[taken]) - trace.arrival_s[taken]
+        chosen = np.flatnonzero(taken)
+        chosen = chosen[np.argsort(since_s[chosen], kind="stable")]
+        flow = srpt(since_s[chosen], work_s[chosen]) - trace.arrival_s[chosen]
         best = max(best, float(flow.sum() + serial_s[~taken].sum()))
-        gains = flow > serial_s[taken]
+        gains = flow > serial_s[chosen]
         if gains.all() or not gains.any():
             break
-        taken[np.flatnonzero(taken)[~gains]] = False
+        taken[chosen[~gains]] = False
     return best / len(trace)
 
 
-def _least(trace: Trace, spec: EngineSpec, payers: Sequence[tuple[float, float]] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Least seconds of each request alone on the engine, and least of the machine's; ``payers``: beside that, for shared blocks."""
-    cost, size = spec.cost, spec.block_tokens
-    together = min(spec.max_running, spec.token_budget)
-    hits = _most_hits(trace, size)
+def _least(trace: Trace, spec: EngineSpec, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least seconds of each request alone on the engine, and least of the machine's, without the blocks it shares."""
+    cost, together = spec.cost, min(spec.max_running, spec.token_budget)
     tokens = trace.n_input - hits
     prompt = cost.token_s * tokens + cost.attend_s * (trace.n_input.astype(float) ** 2 - hits.astype(float) ** 2) / 2
     steps = np.where(trace.n_output == 1, 1, -(-tokens // spec.token_budget) + trace.n_output - 1)  # one-token requests may come whole
-    answer = np.array([_decodes(int(n), int(out), spec) for n, out in zip(trace.n_input, trace.n_output, strict=True)])
-    work = prompt + answer
-    extra = np.zeros(len(trace)) if payers is None else np.array(payers) @ np.array([[cost.token_s], [cost.attend_s]])[:, 0]
-    return work + cost.step_s * steps, work + cost.step_s * steps / together + extra
+    work = prompt + [_decodes(n, out, spec) for n, out in zip(trace.n_input.tolist(), trace.n_output.tolist(), strict=True)]
+    return work + cost.step_s * steps, work + cost.step_s * steps / together
 
 
 def _decodes(n_input: int, n_output: int, spec: EngineSpec) -> float:
     """Least seconds for the tokens after the first: by decoding, or, after a preemption, by computing the last block's part again."""
+    if n_output == 1:
+        return 0.0
     cost = spec.cost
     context = n_input + 1 + np.arange(n_output - 1, dtype=float)
     again = (context - 1) % spec.block_tokens + 1
@@ -114,32 +128,45 @@ def _decodes(n_input: int, n_output: int, spec: EngineSpec) -> float:
 
 
 def _most_hits(trace: Trace, size: int) -> np.ndarray:
-    """Tokens of each prompt that another request may have brought into the cache: the leading run of blocks that others have too."""
+    """Tokens of each prompt that another request may have brought into the cache: the leading run of blocks that others have too.
+
+    Who holds a block holds those before it, so that the run is found by bisection.
+    """
     hits = np.zeros(len(trace), dtype=np.int64)
     if trace.blocks is None:
         return hits
-    holders: dict[int, int] = {}
+    holders: Counter[int] = Counter()
     for each in trace.blocks:
-        for block in set(each):
-            holders[block] = holders.get(block, 0) + 1
+        holders.update(each)
     for i, each in enumerate(trace.blocks):
-        usable = each[: (int(trace.n_input[i]) - 1) // size]
-        hits[i] = size * next((k for k, block in enumerate(usable) if holders[block] == 1), len(usable))
+        usable = min(len(each), (int(trace.n_input[i]) - 1) // size)
+        hits[i] = size * bisect_left(each, True, 0, usable, key=lambda block: holders[block] == 1)
     return hits
 
 
-def _first_holders(trace: Trace) -> list[tuple[float, float]]:
-    """For each request the tokens, and the tokens times their contexts, of shared blocks that it is the first to hold.
+def _charges(trace: Trace, hits: np.ndarray, spread: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Who pays for shared blocks: from when on each request may be worked for, tokens, and Σ tokens x context.
 
-    A shared block is computed once at least, not before its first holder arrives, and before that holder is finished. Blocks that
-    somebody pays for already (as its answer, or as the last block of its prompt) are left out.
+    A shared block is computed once at least, not before its first holder arrives, and before any holder is finished. So it may be
+    charged to its first holder; or spread over all, each of whom may then be worked for since the first one came. Blocks that somebody
+    pays for already (as part of its answer, or as the last block of its prompt) are left out.
     """
     assert trace.blocks is not None
-    size, hits = trace.block_tokens, _most_hits(trace, trace.block_tokens)
+    size, since = trace.block_tokens, trace.arrival_s.copy()
+    tokens, attended = np.zeros(len(trace)), np.zeros(len(trace))
     paid = {block for i, each in enumerate(trace.blocks) for block in each[int(hits[i]) // size :]}
-    charged = []
-    for i, each in enumerate(trace.blocks):
-        mine = [k for k, block in enumerate(each[: int(hits[i]) // size]) if block not in paid]
-        paid.update(each)
-        charged.append((float(size * len(mine)), sum(size * (k * size + size / 2) for k in mine)))
-    return charged
+    first: dict[int, int] = {}
+    holders: Counter[int] = Counter()
+    runs = [each[: int(hits[i]) // size] for i, each in enumerate(trace.blocks)]
+    for run in runs:
+        holders.update(run)
+    for i, run in enumerate(runs):
+        new = bisect_left(run, True, key=lambda block: block not in first)
+        first.update((block, i) for block in run[new:])
+        for k in range(0 if spread else new, len(run)):
+            if run[k] not in paid:
+                share = 1 / holders[run[k]] if spread else 1.0
+                tokens[i] += share * size
+                attended[i] += share * size * (k + 0.5) * size
+                since[i] = min(since[i], trace.arrival_s[first[run[k]]])
+    return since, tokens, attended

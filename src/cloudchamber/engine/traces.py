@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -93,7 +94,7 @@ class Trace:
         hits = blocks = 0
         for each, n_input in zip(self.blocks, self.n_input.tolist(), strict=True):
             prompt = each[: n_input // self.block_tokens]
-            hits += next((i for i, block in enumerate(prompt) if block not in known), len(prompt))
+            hits += bisect_left(prompt, True, key=lambda block: block not in known)
             blocks += len(prompt)
             known.update(each)
         return hits / max(1, blocks)

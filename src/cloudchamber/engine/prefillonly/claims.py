@@ -1,0 +1,5 @@
+"""The headline claims on prefill-only serving."""
+
+from __future__ import annotations
+
+CLAIMS = ()

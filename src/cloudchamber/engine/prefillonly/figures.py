@@ -1,0 +1,5 @@
+"""The report's pictures."""
+
+
+def figures(results):
+    return []
