@@ -159,11 +159,16 @@ def throughput(folder: Path, scratch: Path, rows: Rows) -> None:
         told = f"{total / timed[mine][0]:.0f} tokens per CPU-second ({total / timed[mine][1]:.0f} per s)"
         other = f"{against} {total / timed[against][0]:.0f} ({total / timed[against][1]:.0f})"
         rows.append((f"{mine}, {REQUESTS} ragged requests", told, other, f"{timed[against][0] / timed[mine][0]:.2f} (bar: >= {bar})"))
-    single = interleaved(
-        {"ours": lambda: answer(ours["float32"], prompts[:1], [48]), "transformers": lambda: peer.one(prompts[0], 48)}
-    )
+    single = interleaved({"ours": lambda: answer(ours["float32"], prompts[:1], [48]), "transformers": lambda: peer.one(prompts[0], 48)})
     ratio = single["ours"][0] / single["transformers"][0]
-    rows.append(("one request, 48 tokens", f"{single['ours'][0]:.2f} s", f"transformers {single['transformers'][0]:.2f} s", f"{ratio:.2f} (bar: <= 1.1)"))
+    rows.append(
+        (
+            "one request, 48 tokens",
+            f"{single['ours'][0]:.2f} s",
+            f"transformers {single['transformers'][0]:.2f} s",
+            f"{ratio:.2f} (bar: <= 1.1)",
+        )
+    )
 
 
 def prefix(folder: Path, rows: Rows) -> None:
@@ -187,7 +192,9 @@ def prefix(folder: Path, rows: Rows) -> None:
             computed[cached].append(sum(each.new for each in records))
             ttft[cached].append(statistics.mean((r.first_token_s or math.nan) - r.arrival for r in requests))
     more, less = statistics.median(computed[False]), statistics.median(computed[True])
-    rows.append(("prefix of 512 shared by 16: prefill tokens", f"{less:.0f}", f"without cache {more:.0f}", f"{more / less:.1f} (bar: >= 3)"))
+    rows.append(
+        ("prefix of 512 shared by 16: prefill tokens", f"{less:.0f}", f"without cache {more:.0f}", f"{more / less:.1f} (bar: >= 3)")
+    )
     slow, fast = statistics.median(ttft[False]), statistics.median(ttft[True])
     rows.append(("the same: mean time to first token", f"{fast:.2f} s", f"without {slow:.2f} s", f"{slow / fast:.1f} (bar: >= 2)"))
 
@@ -201,7 +208,9 @@ def chunking(folder: Path, rows: Rows) -> None:
     gaps: dict[int, list[float]] = {budget: [] for budget in engines}
     for _ in range(ROUNDS):
         for budget, llm in engines.items():
-            decoding = [llm.request(rng.integers(3, 8192, size=16).tolist(), SamplingParams(max_tokens=24, ignore_eos=True)) for _ in range(4)]
+            decoding = [
+                llm.request(rng.integers(3, 8192, size=16).tolist(), SamplingParams(max_tokens=24, ignore_eos=True)) for _ in range(4)
+            ]
             for r in decoding:
                 llm.core.add(r)
             for _ in range(4):
@@ -211,7 +220,14 @@ def chunking(folder: Path, rows: Rows) -> None:
                 llm.core.step()
             gaps[budget].append(max(r.max_gap_s for r in decoding))
     whole, cut = statistics.median(gaps[4096]), statistics.median(gaps[256])
-    rows.append(("longest gap beside a prompt of 2,000", f"{cut * 1e3:.0f} ms in chunks of 256", f"whole {whole * 1e3:.0f} ms", f"{whole / cut:.1f} (bar: >= 3)"))
+    rows.append(
+        (
+            "longest gap beside a prompt of 2,000",
+            f"{cut * 1e3:.0f} ms in chunks of 256",
+            f"whole {whole * 1e3:.0f} ms",
+            f"{whole / cut:.1f} (bar: >= 3)",
+        )
+    )
 
 
 def scheduling(folder: Path, rows: Rows) -> None:
