@@ -192,7 +192,7 @@ class Prompt:
     def attend(self, layer: int, window: int | None, qkv: Tensor, heads: int, pool: KVPool) -> Tensor:
         """Attend from a run of rows of ``qkv`` (rows, heads + 2 · kv heads, head dimension) to its prefix and itself; (rows, heads, …)."""
         qkv = qkv[self.first : self.first + self.n_new]
-        kv = qkv[:, heads:].unflatten(1, (2, pool.kv_heads)).transpose(0, 1)  # (2, rows, kv heads, head dimension)
+        kv = qkv[:, heads:].view(self.n_new, 2, pool.kv_heads, -1).transpose(0, 1)  # (2, rows, kv heads, head dimension)
         prefix = self.prefix[window]
         if len(prefix):
             kv = torch.cat([pool.keys(layer).index_select(0, prefix).view(2, -1, pool.kv_heads, pool.head_dim), kv], 1)

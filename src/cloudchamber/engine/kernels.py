@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -39,7 +40,7 @@ def _transposed(weight: Tensor, bias: Tensor | None) -> Product:
 def _onednn(weight: Tensor, bias: Tensor | None) -> Product:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS[2])
     run = torch.ops.mkldnn._linear_pointwise.default._op  # the bare operator: its wrapper costs as much as a small product
-    return lambda x: run(x, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+    return lambda x: run(x, packed, bias, "none", [], "")
 
 
 def _fbgemm(weight: Tensor, bias: Tensor | None) -> Product:
@@ -81,7 +82,7 @@ def candidates(dtype: str, device: str) -> Mapping[str, Maker]:
     found: dict[str, Maker] = {"linear": _linear}
     if device == "cpu":
         found["transposed"] = _transposed
-        if torch.backends.mkldnn.is_available():
+        if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
             found["oneDNN"] = _onednn
     return found
 
@@ -133,7 +134,8 @@ class Kernels:
         """Time every kernel on every number of rows, in turn, within this shape's share of the budget."""
         if len(self._candidates) == 1 or self.device != "cpu":
             return _Choice((next(iter(self._candidates)),) * len(ROWS), (float("nan"),) * len(ROWS))
-        names, best = [], []
+        names: list[str] = []
+        best: list[float] = []
         products = {}
         for name, make in self._candidates.items():
             with contextlib.suppress(RuntimeError):  # oneDNN has no bfloat16 on processors without the instructions
@@ -141,7 +143,7 @@ class Kernels:
         share = self.budget_s / SHAPES / len(ROWS)
         with torch.inference_mode():
             for rows in ROWS:
-                if best and best[-1] * 4 * 2 * len(products) > share * 1e3 * 4:  # would not fit: as for fewer rows
+                if best and best[-1] * 8 * len(products) > share * 1e3 * 4:  # would take too long: as for fewer rows
                     names.append(names[-1])
                     best.append(float("nan"))
                     continue
@@ -166,7 +168,7 @@ class Kernels:
         lines = [f"{self.dtype} on {self.device}, {torch.get_num_threads()} threads"]
         lines += ["shape".ljust(14) + "".join(f"<= {rows} rows".ljust(width) for rows in ROWS[:-1]) + "more rows"]
         for shape, choice in self._chosen.items():
-            cells = [name if ms != ms else f"{name} {ms:.3f} ms" for name, ms in zip(choice.names, choice.milliseconds, strict=True)]
+            cells = [name if math.isnan(ms) else f"{name} {ms:.3f} ms" for name, ms in zip(choice.names, choice.milliseconds, strict=True)]
             lines.append("x".join(map(str, shape)).ljust(14) + "".join(cell.ljust(width) for cell in cells).rstrip())
         return "\n".join(lines)
 
