@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from .seams import Scheduled
 
 BUCKETS = 4
+WORTH = 128  # rows of padding that cost as much as another bucket
 
 
 class KVPool:
@@ -82,7 +83,8 @@ class DecodeAttention(Protocol):
 class _Bucket:
     """Sequences of about the same length: which, the rows of their keys and values, and which of these they may read."""
 
-    members: Tensor | slice
+    members: Tensor | None  # None: all
+    count: int
     rows: Tensor  # (2 · sequences · longest,)
     mask: Tensor | None  # (sequences, 1, 1, longest), added to the scores
     longest: int
@@ -119,9 +121,9 @@ class BucketedSDPA:
             if int(size.min()) < longest:
                 mask = torch.from_numpy(np.where(np.arange(longest) < size[:, None], 0.0, -np.inf).astype(np.float32))[:, None, None]
                 mask = mask.to(kv.pool.flat)
-            where = slice(None) if len(members) == len(lengths) else torch.from_numpy(members).to(kv.pool.flat.device)
+            where = None if len(members) == len(lengths) else torch.from_numpy(members).to(kv.pool.flat.device)
             index = torch.from_numpy(np.stack([rows, rows + block]).reshape(-1)).to(kv.pool.flat.device)
-            found.append(_Bucket(where, index, mask, longest, int(size.sum())))
+            found.append(_Bucket(where, len(members), index, mask, longest, int(size.sum())))
         return found
 
     def wrote(self, layer: int, kv: PagedView, rows: Tensor) -> None:
@@ -134,16 +136,17 @@ class BucketedSDPA:
         out = torch.empty_like(q) if len(buckets) > 1 else q
         for bucket in buckets:
             k, v = keys.index_select(0, bucket.rows).view(2, -1, bucket.longest, heads, size).transpose(2, 3).unbind()
-            grouped = q[bucket.members].view(len(k), heads, -1, size)
-            found = scaled_dot_product_attention(grouped, k, v, attn_mask=bucket.mask).reshape(len(k), -1, size)
-            if len(buckets) == 1:
+            chosen = q if bucket.members is None else q.index_select(0, bucket.members)
+            grouped = chosen.view(bucket.count, heads, -1, size)
+            found = scaled_dot_product_attention(grouped, k, v, attn_mask=bucket.mask).view(chosen.shape)
+            if bucket.members is None:
                 return found
-            out[bucket.members] = found
+            out.index_copy_(0, bucket.members, found)
         return out
 
 
 def _cuts(lengths: np.ndarray) -> list[tuple[int, int]]:
-    """Cut ascending lengths where the padding saved is greatest, into at most ``BUCKETS`` ranges, a quarter of the padding at a time."""
+    """Cut ascending lengths where most padding is saved, into at most ``BUCKETS`` ranges, as long as a cut is worth it."""
     cuts = [(0, len(lengths))] if len(lengths) else []
     while len(cuts) < BUCKETS:
         best, where = 0.0, None
@@ -152,7 +155,7 @@ def _cuts(lengths: np.ndarray) -> list[tuple[int, int]]:
             saved = (inner - low) * (lengths[high - 1] - lengths[inner - 1])
             if len(inner) and saved.max() > best:
                 best, where = float(saved.max()), (low, int(inner[saved.argmax()]), high)
-        if where is None or best < 0.1 * float(lengths.sum()):
+        if where is None or best < WORTH:
             break
         low, middle, high = where
         cuts.remove((low, high))
@@ -173,7 +176,8 @@ class Prompt:
     @classmethod
     def of(cls, each: Scheduled, first: int, table: np.ndarray, pool: KVPool, windows: set[int | None]) -> Prompt:
         """Index what a chunk reads."""
-        prefix, masks = {}, {}
+        prefix: dict[int | None, Tensor] = {}
+        masks: dict[int | None, Tensor | None] = {}
         rows = pool.rows(table, each.start)
         for window in windows:
             low = 0 if window is None else max(0, each.start - window + 1)
@@ -189,7 +193,7 @@ class Prompt:
     def attend(self, layer: int, window: int | None, qkv: Tensor, heads: int, pool: KVPool) -> Tensor:
         """Attend from a run of rows of ``qkv`` (rows, heads + 2 · kv heads, head dimension) to its prefix and itself; (rows, heads, …)."""
         qkv = qkv[self.first : self.first + self.n_new]
-        kv = qkv[:, heads:].unflatten(1, (2, pool.kv_heads)).transpose(0, 1)  # (2, rows, kv heads, head dimension)
+        kv = qkv[:, heads:].view(self.n_new, 2, pool.kv_heads, -1).transpose(0, 1)  # (2, rows, kv heads, head dimension)
         prefix = self.prefix[window]
         if len(prefix):
             kv = torch.cat([pool.keys(layer).index_select(0, prefix).view(2, -1, pool.kv_heads, pool.head_dim), kv], 1)

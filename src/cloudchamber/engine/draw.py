@@ -70,10 +70,12 @@ def draw(logits: Tensor, requests: Sequence[Request], seed: int = 0) -> Drawn:
             logits[i, allowed] = kept
     tokens = logits.argmax(1).tolist()
     chance = [i for i, params in enumerate(asked) if params.temperature > 0 and i not in bad]
-    if chance:
-        drawn = _drawn(logits[chance], [asked[i] for i in chance], [_uniform(requests[i], seed) for i in chance])
-        for i, token in zip(chance, drawn, strict=True):
-            tokens[i] = token
+    for is_cut in (False, True):  # apart, since they walk the vocabulary in different orders
+        rows = [i for i in chance if (asked[i].top_p < 1 or asked[i].top_k > 0) == is_cut]
+        if rows:
+            drawn = _drawn(logits[rows], [asked[i] for i in rows], [_uniform(requests[i], seed) for i in rows], is_cut)
+            for i, token in zip(rows, drawn, strict=True):
+                tokens[i] = token
     details: list[TokenLogprobs | None] = [None] * len(requests)
     for i, params in enumerate(asked):
         if params.logprobs is not None and i not in bad:
@@ -88,11 +90,11 @@ def _uniform(r: Request, seed: int) -> float:
     return uniform(seed, r.id, r.n_tokens) if own is None else uniform(own, -1, r.n_tokens)
 
 
-def _drawn(logits: Tensor, asked: Sequence[SamplingParams], chances: Sequence[float]) -> list[int]:
+def _drawn(logits: Tensor, asked: Sequence[SamplingParams], chances: Sequence[float], is_cut: bool) -> list[int]:
     """Invert each row's cumulative distribution, likeliest tokens first where only some may be drawn."""
     logits = logits / torch.tensor([[params.temperature] for params in asked], device=logits.device)
     ids: Tensor | None = None
-    if any(params.top_p < 1 or params.top_k for params in asked):
+    if is_cut:
         most = max(params.top_k if params.top_p == 1 and params.top_k else logits.shape[1] for params in asked)
         logits, ids = logits.topk(min(most, logits.shape[1]), dim=1)
         place = torch.arange(logits.shape[1], device=logits.device)

@@ -117,20 +117,20 @@ class TorchExecutor:
         turns = model.turns(torch.from_numpy(np.concatenate(positions)).to(device))
         new = np.concatenate(rows)
         new_rows = torch.from_numpy(new).to(device)
-        target = torch.from_numpy(np.stack([new, new + pool.block], 1)).to(device)
+        target = torch.from_numpy(np.stack([new, new + pool.block], 1).ravel()).to(device)
         source = None if len(new) == len(x) else torch.from_numpy(np.concatenate(kept)).to(device)
         if singles and hasattr(self.decode, "begin"):
             self.decode.begin(view)
         attended = torch.empty(len(x), heads, size, dtype=model.dtype, device=device)
         for i, layer in enumerate(model.layers):
             qkv = layer.project(x, turns[i])
-            fresh = qkv[:, heads:].unflatten(1, (2, -1))
-            pool.keys(i)[target] = fresh if source is None else fresh[source]
+            fresh = qkv[:, heads:] if source is None else qkv[source, heads:]
+            pool.keys(i).index_copy_(0, target, fresh.reshape(-1, pool.kv_heads, size))
             self.decode.wrote(i, view, new_rows)
             if singles:
                 attended[:singles] = self.decode(i, qkv[:singles, :heads], view)
-            for each in prompts:
-                attended[each.first : each.first + each.n_new] = each.attend(i, self.windows[i], qkv, heads, pool)
+            for run in prompts:
+                attended[run.first : run.first + run.n_new] = run.attend(i, self.windows[i], qkv, heads, pool)
             layer.finish(x, attended.view(len(x), -1))
         return x, singles
 

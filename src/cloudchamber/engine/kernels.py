@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -37,8 +39,8 @@ def _transposed(weight: Tensor, bias: Tensor | None) -> Product:
 
 def _onednn(weight: Tensor, bias: Tensor | None) -> Product:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS[2])
-    run = torch.ops.mkldnn._linear_pointwise.default
-    return lambda x: run(x, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+    run = torch.ops.mkldnn._linear_pointwise.default._op  # the bare operator: its wrapper costs as much as a small product
+    return lambda x: run(x, packed, bias, "none", [], "")
 
 
 def _fbgemm(weight: Tensor, bias: Tensor | None) -> Product:
@@ -47,13 +49,18 @@ def _fbgemm(weight: Tensor, bias: Tensor | None) -> Product:
     The library takes one scale for all rows; rows scaled to a largest value of 1 each get their own.
     """
     scales = weight.abs().amax(1).clamp_min(1e-12).double() / 127
-    quantised = torch.quantize_per_channel(weight.float(), scales, torch.zeros_like(scales, dtype=torch.long), 0, torch.qint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # deprecated; nothing else in torch is as fast
+        quantised = torch.quantize_per_channel(weight.float(), scales, torch.zeros_like(scales, dtype=torch.long), 0, torch.qint8)
     packed = torch.ops.quantized.linear_prepack(quantised, None)
-    run = torch.ops.quantized.linear_dynamic.default
+    run = torch.ops.quantized.linear_dynamic.default._op
 
     def product(x: Tensor) -> Tensor:
-        size = x.abs().amax(1, True).clamp_min_(1e-12)
-        found = run(x / size, packed, True).mul_(size)
+        if x.shape[0] == 1:
+            found = run(x, packed, True)
+        else:
+            size = x.abs().amax(1, True).clamp_min_(1e-12)
+            found = run(x / size, packed, True).mul_(size)
         return found if bias is None else found.add_(bias)  # type: ignore[no-any-return]
 
     return product
@@ -75,7 +82,7 @@ def candidates(dtype: str, device: str) -> Mapping[str, Maker]:
     found: dict[str, Maker] = {"linear": _linear}
     if device == "cpu":
         found["transposed"] = _transposed
-        if torch.backends.mkldnn.is_available():
+        if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
             found["oneDNN"] = _onednn
     return found
 
@@ -85,11 +92,13 @@ class Linear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, choice: tuple[Maker, ...] = (_linear,) * len(ROWS)) -> None:
         made = {make: make(weight, bias) for make in set(choice)}
-        self._products = [made[make] for make in choice]
+        self._most = made[choice[-1]]
+        self._by_rows = [made[choice[bisect.bisect_left(ROWS, rows)]] for rows in range(ROWS[-1] + 1)]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rows of ``x``, (rows, columns of the weight)."""
-        return self._products[min(bisect.bisect_left(ROWS, len(x)), len(ROWS) - 1)](x)
+        rows = x.shape[0]
+        return self._by_rows[rows](x) if rows <= ROWS[-1] else self._most(x)
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,8 @@ class Kernels:
         """Time every kernel on every number of rows, in turn, within this shape's share of the budget."""
         if len(self._candidates) == 1 or self.device != "cpu":
             return _Choice((next(iter(self._candidates)),) * len(ROWS), (float("nan"),) * len(ROWS))
-        names, best = [], []
+        names: list[str] = []
+        best: list[float] = []
         products = {}
         for name, make in self._candidates.items():
             with contextlib.suppress(RuntimeError):  # oneDNN has no bfloat16 on processors without the instructions
@@ -133,7 +143,7 @@ class Kernels:
         share = self.budget_s / SHAPES / len(ROWS)
         with torch.inference_mode():
             for rows in ROWS:
-                if best and best[-1] * 4 * 2 * len(products) > share * 1e3 * 4:  # would not fit: as for fewer rows
+                if best and best[-1] * 8 * len(products) > share * 1e3 * 4:  # would take too long: as for fewer rows
                     names.append(names[-1])
                     best.append(float("nan"))
                     continue
@@ -158,9 +168,7 @@ class Kernels:
         lines = [f"{self.dtype} on {self.device}, {torch.get_num_threads()} threads"]
         lines += ["shape".ljust(14) + "".join(f"<= {rows} rows".ljust(width) for rows in ROWS[:-1]) + "more rows"]
         for shape, choice in self._chosen.items():
-            cells = [
-                name if ms != ms else f"{name} {ms:.3f} ms" for name, ms in zip(choice.names, choice.milliseconds, strict=True)
-            ]
+            cells = [name if math.isnan(ms) else f"{name} {ms:.3f} ms" for name, ms in zip(choice.names, choice.milliseconds, strict=True)]
             lines.append("x".join(map(str, shape)).ljust(14) + "".join(cell.ljust(width) for cell in cells).rstrip())
         return "\n".join(lines)
 

@@ -40,10 +40,10 @@ class Layer:
         """
         c = self.config
         qkv = self.qkv(self._norm(x, self.before_attention)).view(len(x), -1, c.head_dim)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             qkv[:, : c.heads] = self._norm(qkv[:, : c.heads], self.q_norm)
             qkv[:, c.heads : c.heads + c.kv_heads] = self._norm(qkv[:, c.heads : c.heads + c.kv_heads], self.k_norm)
-        turning = qkv[:, : c.heads + c.kv_heads].unflatten(2, (-1, 2))
+        turning = qkv[:, : c.heads + c.kv_heads].view(len(x), -1, c.head_dim // 2, 2)
         if qkv.dtype == torch.float32:
             torch.view_as_complex(turning).mul_(turn)
         else:
@@ -58,8 +58,17 @@ class Layer:
         found = self.down((functional.gelu(gate, approximate="tanh") if self.config.is_gemma else functional.silu(gate)).mul_(up))
         x += found if self.after_mlp is None else self._norm(found, self.after_mlp)
 
-    def _norm(self, x: Tensor, weight: Tensor | None) -> Tensor:
-        return functional.rms_norm(x, x.shape[-1:], weight, self.config.norm_eps)
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return rms_norm(x, weight, self.config.norm_eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return x / √(mean x² + eps) · weight over the last axis; for float32 in fewer and faster operations than torch's own."""
+    if x.dtype != torch.float32:
+        return functional.rms_norm(x, x.shape[-1:], weight, eps)
+    length = torch.linalg.vector_norm(x, 2, -1, True)
+    found = x * torch.addcmul(length.new_tensor(eps), length, length, value=1 / x.shape[-1]).rsqrt_()
+    return found.mul_(weight)
 
 
 class Model:
@@ -114,7 +123,7 @@ class Model:
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of rows of the residual, float32, (rows, vocabulary)."""
-        return self.head(functional.rms_norm(x, x.shape[-1:], self.norm, self.config.norm_eps)).float()
+        return self.head(rms_norm(x, self.norm, self.config.norm_eps)).float()
 
 
 def _folded(config: ModelConfig, name: str, tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import torch
 
@@ -146,7 +147,8 @@ class LLM:
         kv = PagedKV(blocks, size, computes.layout(blocks, size), options.prefix_cache)
         computes.attach(kv)
         spec = EngineSpec(size, blocks, options.token_budget or (512 if on_cpu else 2048), options.max_running, GUESSED)
-        policy = FCFS() if policy is None else policy
+        make: type[Any] = FCFS
+        policy = make() if policy is None else policy
         policy.reset(spec, np.random.default_rng(options.seed))
         scored = min(options.max_model_len or config.max_len, computes.longest_scored(_free_bytes(self.device)))
         self.core = EngineCore(kv, policy, computes, RealClock(), spec, max_model_len=longest, max_scored_len=scored)
@@ -292,14 +294,9 @@ class LLM:
         finally:
             core.on_step = old
         cost = fit(records)
-        core.spec = replace_spec(core.spec, cost)
+        core.spec = msgspec.structs.replace(core.spec, cost=cost)
         core.policy.reset(core.spec, np.random.default_rng(0))
         return cost
-
-
-def replace_spec(spec: EngineSpec, cost: CostModel) -> EngineSpec:
-    """The same engine with another cost model."""
-    return EngineSpec(spec.block_tokens, spec.blocks, spec.token_budget, spec.max_running, cost)
 
 
 class _Answer:

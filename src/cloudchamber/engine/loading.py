@@ -29,11 +29,11 @@ class Rope:
         """Radians per position, shape (head_dim / 2,)."""
         import torch
 
-        found = 1.0 / self.theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
+        found: Tensor = 1.0 / self.theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
         scaling = dict(self.scaling)
         kind = scaling.get("rope_type", "default")
         if kind == "linear":
-            return found / scaling["factor"]
+            return found / float(scaling["factor"])
         if kind == "llama3":  # long waves are stretched, short ones left, those between blended
             low, high, context = scaling["low_freq_factor"], scaling["high_freq_factor"], scaling["original_max_position_embeddings"]
             waves = 2 * math.pi / found
