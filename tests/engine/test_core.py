@@ -33,7 +33,7 @@ class Choosy(FCFS):
         return running[len(running) // 2].id
 
     def chunk(self, view, r, budget):
-        return (r.id + r.n_computed + int(100 * view.now)) % (budget + 1)
+        return (r.id + r.n_computed + int(100 * view.now)) % (budget + 1) if view.running else budget
 
     def keep(self, view, r):
         return r.n_input // 2
@@ -293,9 +293,8 @@ class TestVerbs:
 
 class TestPins:
     def core(self, ttl_s=0.05, blocks=8):
-        return engine(
-            type("Pin", (FCFS,), {"on_finish": lambda self, view, r: pin(ttl_s) if r.program else CACHED})(), blocks=blocks, block=BLOCK
-        )
+        policy = type("Pin", (FCFS,), {"on_finish": lambda self, view, r: pin(ttl_s) if r.program else CACHED})()
+        return engine(policy, blocks=blocks, block=BLOCK)
 
     def test_pinned_blocks_are_not_evicted_until_they_expire(self):
         core = self.core()

@@ -22,6 +22,7 @@ def figures(results: Results) -> list[Figure]:
     """For each workload the distribution of latencies, and the requests of one seed under its policies."""
     made = []
     for name in results.workloads:
+        found = [(policy, _latencies(results, name, policy)) for policy in results.policies]
         valid = [trial for trial in results.of(name) if not trial.outcome.is_void]
         if not valid:
             continue
@@ -29,9 +30,7 @@ def figures(results: Results) -> list[Figure]:
             Figure(
                 f"Latencies on {name}",
                 "Share of requests (over all seeds) that were finished within so many seconds of their arrival. Means hide who paid.",
-                spread(
-                    [(policy, _latencies(results, name, policy)) for policy in results.policies if _latencies(results, name, policy).size]
-                ),
+                spread([each for each in found if each[1].size]),
             )
         )
         seed = valid[0].seed
@@ -86,11 +85,8 @@ def _panel(name: str, outcome: Outcome, x: Scale, top: float) -> list[str]:
     height = max(0.6, BAND / n)
     stages = (("arrival_s", "admitted_s", "rule"), ("admitted_s", "first_token_s", "demand"), ("first_token_s", "finish_s", "spot"))
     for begin, end, colour in stages:  # one path for each stage: a rectangle for each request would be a large file
-        path = "".join(
-            f"M{x(a):.1f} {y(i):.1f}H{x(b):.1f}"
-            for i, (a, b) in enumerate(zip(series[begin], series[end], strict=True))
-            if x(b) - x(a) > 0.1
-        )
+        spans = enumerate(zip(series[begin], series[end], strict=True))
+        path = "".join(f"M{x(a):.1f} {y(i):.1f}H{x(b):.1f}" for i, (a, b) in spans if x(b) - x(a) > 0.1)
         parts.append(
             f'<path d="{path}" stroke="var(--{colour})" stroke-width="{height:.2f}"><title>{escape(f"{begin} to {end}")}</title></path>'
         )

@@ -189,9 +189,11 @@ class SchedulerPolicy(Protocol):
 
     def on_arrive(self, view: View, r: ReqView) -> None:
         """A request came in."""
+        return
 
     def on_admit(self, view: View, r: ReqView) -> None:
         """A request starts to run, for the first time or after a preemption."""
+        return
 
     def on_finish(self, view: View, r: ReqView) -> Retain:
         """A request ended or was aborted: say what becomes of its KV. Default: it stays in the prefix cache."""

@@ -75,9 +75,8 @@ def curve(rows: list[tuple[float, float, float]]) -> str:
     for column, colour, name in ((1, "spot", "mean"), (2, "demand", "p99")):
         points = " ".join(f"{x(i):.1f},{y(row[column]):.1f}" for i, row in enumerate(rows))
         parts.append(f'<polyline points="{points}" fill="none" stroke="var(--{colour})" stroke-width="2"><title>{name}</title></polyline>')
-        parts += [
-            f'<circle cx="{x(i):.1f}" cy="{y(row[column]):.1f}" r="4" fill="var(--{colour})"><title>{name} {row[column]:.1f} s</title></circle>'
-            for i, row in enumerate(rows)
-        ]
+        for i, row in enumerate(rows):
+            label = f"<title>{name} {row[column]:.1f} s</title>"
+            parts.append(f'<circle cx="{x(i):.1f}" cy="{y(row[column]):.1f}" r="4" fill="var(--{colour})">{label}</circle>')
         parts.append(text(WIDTH - 34, y(rows[-1][column]) + 4, name, css="strong"))
     return document(WIDTH, HEIGHT, parts, "mean and 99th percentile of the latency against lam")
