@@ -85,7 +85,14 @@ def check_core(core: EngineCore, colliding=False) -> None:
 
 def check_drained(core: EngineCore) -> None:
     check_core(core)
-    assert not core.requests and not core.kv._tables and not core.kv._watch.found and not core.kv._watch._chains and not core.kv._watch._last and not core.kv._watch._next
+    assert (
+        not core.requests
+        and not core.kv._tables
+        and not core.kv._watch.found
+        and not core.kv._watch._chains
+        and not core.kv._watch._last
+        and not core.kv._watch._next
+    )
     assert core.kv.counts().used == 0
 
 

@@ -217,7 +217,7 @@ class PagedKV:
         """
         table = self._tables[r.id]
         stay = -(-n_tokens // self.block_tokens)
-        if stay < min(self._committed[r.id], len(table)):
+        if n_tokens < min(self._committed[r.id], len(table)) * self.block_tokens:
             raise InputError(f"request {r.id} has {self._committed[r.id]} registered blocks; it cannot be cut back to {n_tokens} tokens.")
         while len(table) > stay:
             self._release(table.pop())

@@ -57,7 +57,7 @@ def _steps_in_pool(core: EngineCore, plan: StepPlan, most: int) -> int:
 
 def _knows_answer(each: Scheduled, size: int) -> bool:
     """Whether blocks of the answer will be registered."""
-    return len(each.request.hashes) * size > each.end
+    return len(each.request.hashes) * size >= each.end
 
 
 def grow(kv: KVManager, plan: StepPlan, steps: int) -> None:

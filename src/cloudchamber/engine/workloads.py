@@ -227,12 +227,12 @@ def named_workloads() -> Mapping[str, EngineWorkload]:
     every = (
         EngineWorkload(name="azure-code", source="azure-code", seeds=6, rate=1.5),
         EngineWorkload(name="azure-conv", source="azure-conv", seeds=6, rate=1.0, max_running=64),
-        EngineWorkload(name="mooncake", source="mooncake-conversation", seeds=6, rate=0.5, cost="h100-8b"),
+        EngineWorkload(name="mooncake", source="mooncake-conversation", seeds=6, rate=0.35, cost="h100-8b"),
         EngineWorkload(
             name="chat", source="chat", is_generated=True, seeds=6, rate=4.0, think_s=5.0, shared=512, prompt=(300.0, 1.0), max_running=32
         ),
         EngineWorkload(name="mooncake-synthetic", source="mooncake-synthetic", seeds=6, rate=0.4, cost="h100-8b", is_optional=True),
-        EngineWorkload(name="mooncake-whole", source="mooncake-conversation", n=0, seeds=1, rate=0.5, cost="h100-8b", is_finite=True,
+        EngineWorkload(name="mooncake-whole", source="mooncake-conversation", n=0, seeds=1, rate=0.3, cost="h100-8b", is_finite=True,
             is_optional=True),
         EngineWorkload(name="arxiv", source="arxiv", seeds=6, rate=4.0, is_optional=True),
         EngineWorkload(name="servegen-m-small", source="servegen-m-small", seeds=6, rate=12.0, is_optional=True),
