@@ -89,14 +89,14 @@ def main() -> None:
         made = prompts(options.requests, rng)
         work = sum(cost.token_s * len(tokens) * 0.5 + cost.decode_s * answer + cost.step_s * answer / 4 for tokens, answer in made)
         at = np.cumsum(rng.exponential(work / len(made) * 0.8, len(made)))
-        for policy in POLICIES:
-            llm.core.policy = POLICIES[policy]()
+        for policy, make in POLICIES.items():
+            llm.core.policy = make()
             llm.core.policy.reset(llm.core.spec, np.random.default_rng(0))
             records: list[StepRecord] = []
             llm.core.on_step = records.append
             start = llm.core.clock.now()
             requests = arrivals(llm, made, at, policy)
-            virtual = judged(simulated(llm, requests, POLICIES[policy]()), 0.0)
+            virtual = judged(simulated(llm, requests, make()), 0.0)
             real = judged(replay(llm.core, requests), start)
             steps = np.array([(r.new, r.attended, r.decodes, r.context, r.duration_s) for r in records])
             errors.append(np.abs(cost.seconds(*steps.T[:4]) / steps[:, 4] - 1))

@@ -15,11 +15,11 @@ from openai import OpenAI
 
 def served() -> str:
     """Serve a random checkpoint from this process, and return the URL."""
-    from cloudchamber.engine.aio import AsyncEngine
     from cloudchamber.engine.checkpoints import Shape, tiny
     from cloudchamber.engine.llm import LLM, EngineOptions
     from cloudchamber.engine.policies.plas import PLAS
-    from cloudchamber.engine.server import listen, serve
+    from cloudchamber.engine.serving.aio import AsyncEngine
+    from cloudchamber.engine.serving.server import listen, serve
 
     small = Shape(hidden_size=64, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
     folder = tiny(Path(tempfile.mkdtemp()) / "random", shape=small)

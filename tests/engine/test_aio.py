@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudchamber.core.errors import CandidateError, InputError
-from cloudchamber.engine.aio import AsyncEngine, EngineClosed, RequestFailed
 from cloudchamber.engine.model import CACHED
 from cloudchamber.engine.policies.fcfs import FCFS
 from cloudchamber.engine.sampling import SamplingParams
+from cloudchamber.engine.serving.aio import AsyncEngine, EngineClosed, RequestFailed
 
 from .toy import ToyLLM
 
@@ -216,7 +216,7 @@ class Idle(FCFS):
 
 
 def test_a_policy_that_lets_nothing_run_fails_the_requests(monkeypatch):
-    monkeypatch.setattr("cloudchamber.engine.aio.STALL_S", 0.05)
+    monkeypatch.setattr("cloudchamber.engine.serving.aio.STALL_S", 0.05)
 
     async def test():
         async with Engine(policy=Idle()) as engine:

@@ -66,9 +66,9 @@ def process(*arguments, **kwargs):
 
 
 def test_concurrent_answers_of_a_real_model_are_those_of_one_at_a_time(checkpoint):
-    from cloudchamber.engine.aio import AsyncEngine
     from cloudchamber.engine.llm import LLM, EngineOptions
     from cloudchamber.engine.sampling import SamplingParams
+    from cloudchamber.engine.serving.aio import AsyncEngine
 
     llm = LLM(checkpoint, threads=1, options=EngineOptions(blocks=24, block_tokens=8, token_budget=32, max_model_len=96))
     rng = random.Random(0)
@@ -118,9 +118,9 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(checkpoint):
 
 
 def test_a_policy_from_a_file_schedules_and_is_started_again_after_a_fault(tmp_path, monkeypatch, capsys):
-    from cloudchamber.engine.aio import AsyncEngine, RequestFailed
     from cloudchamber.engine.commands import _policy
     from cloudchamber.engine.sampling import SamplingParams
+    from cloudchamber.engine.serving.aio import AsyncEngine, RequestFailed
 
     monkeypatch.chdir(tmp_path)
     Path("longest.py").write_text(POLICY)
@@ -184,7 +184,7 @@ def test_bad_arguments_are_refused_in_words(checkpoint, arguments, says, capsys)
 
 
 def test_a_taken_port_and_a_checkpoint_without_tokenizer_are_refused(checkpoint, tmp_path, capsys):
-    from cloudchamber.engine.server import listen
+    from cloudchamber.engine.serving.server import listen
 
     with listen("127.0.0.1", 0) as taken, pytest.raises(SystemExit):
         main(["serve", "engine", str(checkpoint), "--port", str(taken.getsockname()[1])])

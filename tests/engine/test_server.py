@@ -16,8 +16,8 @@ import httpx
 import openai
 import pytest
 
-from cloudchamber.engine.aio import AsyncEngine
-from cloudchamber.engine.server import ServerOptions, app_of, listen
+from cloudchamber.engine.serving.aio import AsyncEngine
+from cloudchamber.engine.serving.server import ServerOptions, app_of, listen
 
 from .toy import ToyLLM
 

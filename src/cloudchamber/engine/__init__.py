@@ -21,11 +21,14 @@ from __future__ import annotations
 from typing import Any
 
 _HOMES = {
+    "checkpoints": ("Shape", "tiny"),
     "clock": ("RealClock", "VirtualClock"),
     "core": ("EngineCore",),
     "costmodel": ("CostModelExecutor",),
     "data": ("read_trace",),
     "kv": ("PagedKV",),
+    "executor": ("TorchExecutor",),
+    "llm": ("LLM", "Completion", "EngineOptions"),
     "model": ("CACHED", "FREE", "CostModel", "EngineSpec", "PinView", "ReqView", "Retain", "SchedulerPolicy", "Upcoming", "View", "pin"),
     "optimum": ("Limits", "limits"),
     "policies.fcfs": ("FCFS",),
@@ -36,10 +39,13 @@ _HOMES = {
     "policies.shortest_prompt": ("ShortestPrompt",),
     "recording": ("Recorder", "Recording"),
     "request": ("Request",),
+    "runtime": ("replay",),
     "sampling": ("SamplingParams",),
     "seams": ("Clock", "Executor", "KVGroup", "KVLayout", "KVManager", "PoolCounts", "Progress", "Scheduled", "StepPlan", "StepResult"),
+    "serving.aio": ("AsyncEngine",),
     "simulator": ("drive",),
     "study": ("EngineStudy",),
+    "text": ("Text",),
     "traces": ("Trace", "scale"),
     "workloads": ("EngineWorkload", "preset"),
 }

@@ -31,7 +31,9 @@ def serve(
     dtype: Annotated[Dtype, typer.Option(help="Numerics of the matrix products.")] = Dtype.float32,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a matrix product. Default: probed.")] = None,
     max_model_len: Annotated[int | None, typer.Option(min=1, help="Most tokens of a request. Default: the model's.")] = None,
-    max_running: Annotated[int, typer.Option(min=1, help="Most requests in one step.")] = 64,
+    max_running: Annotated[
+        int | None, typer.Option(min=1, help="Most requests in one step. Default: 64; of a prefill-only server 1.")
+    ] = None,
     token_budget: Annotated[int | None, typer.Option(min=1, help="Most tokens computed in one step.")] = None,
     blocks: Annotated[int | None, typer.Option(min=1, help="KV blocks. Default: as memory allows.")] = None,
     prefix_cache: Annotated[bool, typer.Option(help="Find the KV of equal prefixes again.")] = True,
@@ -43,8 +45,8 @@ def serve(
     """Serve a checkpoint as OpenAI's API does: completions, chat, scores, streams and metrics, until Ctrl-C or SIGTERM."""
     from cloudchamber.core.errors import InputError
 
-    from .server import LOOPBACK, ServerOptions, listen
-    from .server import serve as run
+    from .serving.server import LOOPBACK, ServerOptions, listen
+    from .serving.server import serve as run
 
     if (path is None) != demo:
         raise InputError("name the folder of a checkpoint, or --demo, and not both.")
@@ -52,13 +54,23 @@ def serve(
     make = _policy("engine.prefillonly" if prefill_only else "engine", policy, jail)
     listener = listen(host, port)
     try:
-        from .aio import AsyncEngine
+        from .executor import TorchExecutor
         from .llm import LLM, EngineOptions
+        from .prefillonly.executor import HybridExecutor
+        from .serving.aio import AsyncEngine
 
+        max_running = max_running or (1 if prefill_only else 64)
         options = EngineOptions(
             blocks=blocks, token_budget=token_budget, max_running=max_running, max_model_len=max_model_len, prefix_cache=prefix_cache
         )
-        llm = LLM(_demo() if path is None else path, dtype=dtype.value, threads=threads, policy=make(), options=options)
+        llm = LLM(
+            _demo() if path is None else path,
+            dtype=dtype.value,
+            threads=threads,
+            policy=make(),
+            executor=HybridExecutor if prefill_only else TorchExecutor,
+            options=options,
+        )
         llm.name = "demo" if demo else llm.name
         engine = AsyncEngine(llm, make)
         _announce(llm, host, listener.getsockname()[1], policy, api_key)

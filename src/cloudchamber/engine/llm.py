@@ -317,7 +317,7 @@ class _Answer:
         if progress.finish is not None:
             self._text += self._stream.flush()
         elif self._stream.is_stopped:
-            self._llm.core.abort(self._request.id)
+            self._llm.core.abort(self._request.id, "stop")
 
     def completion(self) -> Completion:
         r = self._request

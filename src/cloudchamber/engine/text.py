@@ -89,24 +89,6 @@ class Text:
         """Each token's own text, to be shown."""
         return [self._tokenizer.decode([i], skip_special_tokens=False) for i in ids]
 
-    def choices(self, choices: Sequence[str]) -> list[int]:
-        """The one token of each choice: what a model is asked to choose from.
-
-        Raises
-        ------
-        InputError
-            If there is none, two are equal, or one is no single token: its first token would stand for other answers too.
-        """
-        if not choices or not all(choices) or len(set(choices)) < len(choices):
-            raise InputError(f"choices must be different texts that are not empty, got {list(choices)!r}.")
-        found = [self.encode(each, special=False) for each in choices]
-        for choice, ids in zip(choices, found, strict=True):
-            if len(ids) != 1:
-                raise InputError(f"choice {choice!r} is {len(ids)} tokens, {self.pieces(ids)}; choose texts of one token each.")
-        if len({ids[0] for ids in found}) < len(found):
-            raise InputError(f"of the choices {list(choices)!r} two are the same token.")
-        return [ids[0] for ids in found]
-
     def stream(self, stop: Sequence[str] = ()) -> Stream:
         """Text of an answer as its tokens come; it ends before the first of the ``stop`` texts."""
         return Stream(self, stop)

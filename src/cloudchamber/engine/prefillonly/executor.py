@@ -126,8 +126,12 @@ def _attend(q: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
     """Attention of (rows, heads, size) to (2, tokens, kv heads, size), causal without a mask; (rows, heads, size)."""
     heads = kv.shape[2]  # as the batch, so that a group's heads share keys without a copy
     k, v = (each.transpose(0, 1).unsqueeze(1).expand(-1, q.shape[1] // heads, -1, -1) for each in kv)
-    q = q.unflatten(1, (heads, -1)).permute(1, 2, 0, 3)
-    return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None).permute(2, 0, 1, 3).flatten(1, 2)
+    q = q.view(len(q), heads, -1, q.shape[2]).permute(1, 2, 0, 3)
+    return (
+        scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        .permute(2, 0, 1, 3)
+        .reshape(q.shape[2], -1, q.shape[3])
+    )
 
 
 def _best_chunk(model: Model) -> int:

@@ -40,7 +40,7 @@ class Choices:
             raise InputError("choices is empty; give at least one answer to choose from.")
         found: list[tuple[int, ...]] = []
         for choice in choices:
-            pieces = tuple(llm.text.encode(choice)) if isinstance(choice, str) else (choice,)
+            pieces = tuple(llm.text.encode(choice, special=False)) if isinstance(choice, str) else (choice,)
             if not pieces:
                 raise InputError("a choice is empty; give a text of at least one token.")
             if type(pieces[0]) is not int or not all(0 <= piece < llm.model.config.vocab for piece in pieces):

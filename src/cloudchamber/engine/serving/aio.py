@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cloudchamber.core.errors import CandidateError, ChamberError
+from cloudchamber.engine.policies.fcfs import FCFS
+from cloudchamber.engine.request import Finish, Request
+from cloudchamber.engine.sampling import SamplingParams
+from cloudchamber.engine.seams import Progress
 
 from .metrics import Metrics
-from .policies.fcfs import FCFS
-from .request import Finish, Request
-from .sampling import SamplingParams
-from .seams import Progress
 
 if TYPE_CHECKING:
-    from .llm import LLM
+    from cloudchamber.engine.llm import LLM
 
 STALL_S = 5.0  # a policy that lets nothing run for so long has failed
 IDLE_S = 0.001
@@ -250,7 +250,7 @@ class AsyncEngine:
     def _fail(self, error: Exception) -> None:
         """The policy has failed: so do the requests it was to serve. The next ones find it as new."""
         self.metrics.counts["policy_errors_total"] += 1
-        failed, self.core.policy = self.core.policy, FCFS()  # type: ignore[abstract]  # its verbs cannot fail
+        failed, self.core.policy = self.core.policy, FCFS()  # its verbs cannot fail
         for request in list(self.core.requests):
             self.core.abort(request, "error")
         self._fail_answers(list(self._answers.values()), f"{type(error).__name__}: {error}")

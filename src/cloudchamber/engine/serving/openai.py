@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from cloudchamber.core.errors import InputError
+from cloudchamber.engine.prefillonly.score import Choices
+from cloudchamber.engine.request import Request
+from cloudchamber.engine.sampling import SamplingParams
 
 from .aio import Delta
-from .request import Request
-from .sampling import SamplingParams
 
 if TYPE_CHECKING:
-    from .llm import LLM
-    from .text import Stream
+    from cloudchamber.engine.llm import LLM
+    from cloudchamber.engine.text import Stream
 
 MOST_ANSWERS = 256  # of one HTTP request
 MOST_CHOICES = 20  # of which probabilities can be asked
@@ -196,7 +197,7 @@ def score(body: ScoreBody, llm: LLM) -> Call:
         raise InputError(f"{len(items)} documents are more than {MOST_ANSWERS}; send several requests.")
     if len(body.choices) > MOST_CHOICES:
         raise InputError(f"{len(body.choices)} choices are more than {MOST_CHOICES}, the most whose probabilities are kept.")
-    choices = llm.text.choices(body.choices)
+    choices = [token for (token,) in Choices.of(llm, body.choices).tokens]
     prompts = [llm.text.encode(item + body.query if body.item_first else body.query + item) for item in items]
     if not all(prompts):
         raise InputError("query and document are both empty; give at least one token.")
