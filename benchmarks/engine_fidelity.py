@@ -140,10 +140,8 @@ def main() -> None:
             ),
         )
     )
-    order = [[p for p, *_ in sorted(rows, key=lambda row: row[i][1])] for i in (1, 2)]
-    print(
-        f"median error of a step's time: {error:.1%} (bar 15 %); order by latency, real: {' < '.join(order[0])}; simulated: {' < '.join(order[1])}"
-    )
+    real, virtual = (" < ".join(p for p, *_ in sorted(rows, key=lambda row: row[i][1])) for i in (1, 2))
+    print(f"median error of a step's time: {error:.1%} (bar 15 %); order by latency, real: {real}; simulated: {virtual}")
 
 
 if __name__ == "__main__":
