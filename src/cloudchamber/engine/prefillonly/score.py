@@ -40,11 +40,14 @@ class Choices:
             raise InputError("choices is empty; give at least one answer to choose from.")
         found: list[tuple[int, ...]] = []
         for choice in choices:
-            pieces = tuple(llm.text.encode(choice, special=False)) if isinstance(choice, str) else (choice,)
+            if isinstance(choice, str):
+                pieces = tuple(llm.text.encode(choice, special=False))
+            elif type(choice) is int and 0 <= choice < llm.model.config.vocab:
+                pieces = (choice,)
+            else:
+                raise InputError(f"choice {choice!r} is no token; ids are whole numbers in [0, {llm.model.config.vocab}).")
             if not pieces:
                 raise InputError("a choice is empty; give a text of at least one token.")
-            if type(pieces[0]) is not int or not all(0 <= piece < llm.model.config.vocab for piece in pieces):
-                raise InputError(f"choice {choice!r} is no token; ids are whole numbers in [0, {llm.model.config.vocab}).")
             if len(pieces) > 1 and not whole:
                 shown = ", ".join(repr(llm.text.decode([piece])) for piece in pieces)
                 raise InputError(
