@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from cloudchamber import study
 from cloudchamber.core.registry import load_study
@@ -75,6 +76,24 @@ def transactions_timeline() -> str:
     return timeline(results.workloads["w1"].world(0), {trial.policy: trial.outcome for trial in results.trials})
 
 
+def engine_requests() -> str:
+    """A slice of the code trace at the upper quartile of what the order of arrival loses to the bound."""
+    from cloudchamber.engine.figures import timeline
+
+    results = study("engine", ["FCFS", "ShortestPrompt"], ["azure-code"])
+    seed = _seed_at(results, "azure-code", "FCFS", 3 / 4)
+    svg = timeline([(trial.policy, trial.outcome) for trial in results.of("azure-code") if trial.seed == seed])
+    return re.sub(r"<title>.*?</title>", "", svg)
+
+
+def prefillonly_lam() -> str:
+    """The curve over lam on the paper's workload, three seeds."""
+    from cloudchamber.engine.prefillonly.figures import curve, lam_curve
+
+    workload: Any = load_study("engine.prefillonly").workloads()["post"]
+    return re.sub(r"<title>.*?</title>", "", curve(lam_curve(workload)))
+
+
 def _seed_at(results: Results, workload: str, policy: str, share: float) -> int:
     """The seed at a quantile of a policy's ratio."""
     ratios = {trial.seed: trial.ratio(results.study.objective) or 0.0 for trial in results.of(workload, policy)}
@@ -99,6 +118,8 @@ PICTURES = {
     "placement-gpus": placement_gpus,
     "moe-balance-loads": moe_balance_loads,
     "transactions-timeline": transactions_timeline,
+    "engine-requests": engine_requests,
+    "prefillonly-lam": prefillonly_lam,
 }
 
 

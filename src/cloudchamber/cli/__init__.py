@@ -52,7 +52,7 @@ def _group(verb: str, text: str, *, is_used: bool) -> typer.Typer:
         from cloudchamber.core.registry import command_names, load_command
 
         for name in command_names(verb):
-            group.command(name, context_settings={"allow_interspersed_args": False})(load_command(verb, name))
+            group.command(name, context_settings={"allow_interspersed_args": verb != "run"})(load_command(verb, name))
     return group
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,24 +16,10 @@ import numpy as np
 from cloudchamber.core.errors import CandidateError, InputError
 
 from . import leap
-from .model import CACHED, FREE, EngineSpec, PinView, ReqView, Retain, View
+from .model import CACHED, FREE, EngineSpec, ReqView, Retain, View
+from .programs import Programs
 from .request import Finish, Request
 from .seams import Clock, Executor, KVManager, ProgramId, Progress, ReqId, Scheduled, StepPlan, StepRecord, StepResult
-
-IDLE_PROGRAM_S = 3600.0  # a program unheard of for so long is forgotten
-
-
-@dataclass(slots=True)
-class _Program:
-    arrival: float
-    seen: float
-    live: int = 0
-
-
-@dataclass(slots=True)
-class _Pin:
-    expiry: float
-    program_arrival: float
 
 
 class EngineCore:
@@ -77,9 +62,8 @@ class EngineCore:
         self.steps = 0
         self._preemptions = 0
         self._waiting: dict[ReqId, Request] = {}
-        self._views: dict[ReqId, ReqView] = {}
-        self._programs: dict[ProgramId, _Program] = {}
-        self._pins: dict[ProgramId, _Pin] = {}
+        self._views: dict[ReqId, ReqView] = {}  # of those that wait, in the same order
+        self._programs = Programs(kv)
         self._blocked: tuple[ReqId, int] | None = None  # who did not fit, with how many cached tokens: the queue waits for a change
 
     # ------------------------------------------------------------------ in and out
@@ -114,23 +98,16 @@ class EngineCore:
         self.check(r)
         if r.id in self.requests:
             raise InputError(f"request {r.id} is already here.")
-        now = self.clock.now()
-        r.program_arrival = r.arrival
-        if r.program is not None:
-            if len(self._programs) > 1024:
-                self._programs = {k: p for k, p in self._programs.items() if p.live or k in self._pins or now - p.seen < IDLE_PROGRAM_S}
-            program = self._programs.setdefault(r.program, _Program(r.arrival, now))
-            program.seen, program.live = now, program.live + 1
-            r.program_arrival = program.arrival
-        self.requests[r.id] = self._waiting[r.id] = r
-        self._blocked = None
-        self.policy.on_arrive(self.view(), self.request_view(r))
+        self._programs.arrive(r, self.clock.now())
+        self.requests[r.id] = r
+        self._wait(r)
+        self.policy.on_arrive(self.view(), self._views[r.id])
 
-    def abort(self, request: ReqId) -> Request | None:
-        """End a request now; its blocks are free when this returns. None if it is not here (any more)."""
+    def abort(self, request: ReqId, finish: Finish = "abort") -> Request | None:
+        """End a request now, as aborted or because its text says so; its blocks are free on return. None if it is not here (any more)."""
         r = self.requests.get(request)
         if r is not None:
-            self._end(r, "abort")
+            self._end(r, finish)
         return r
 
     def view(self) -> View:
@@ -140,16 +117,23 @@ class EngineCore:
 
     def request_view(self, r: Request, is_pinned: bool | None = None) -> ReqView:
         """A request as the policy sees it."""
-        is_pinned = r.program in self._pins if is_pinned is None else is_pinned
-        cached = self.kv.lookup(r) if r.id in self._waiting else 0
-        old = self._views.get(r.id)
-        if old is not None and r.id in self._waiting and r.finish is None and (old.n_cached_now, old.is_pinned) == (cached, is_pinned):
-            return old
-        made = self._views[r.id] = ReqView(
-            r.id, r.program, r.program_arrival, r.arrival, r.n_input, r.n_computed, cached, r.n_output,
-            r.priority, r.deadline, r.tool, r.is_last, r.was_preempted, r.finish == "abort", is_pinned,
+        return ReqView(
+            r.id, r.program, r.program_arrival, r.arrival, r.n_input, r.n_computed, self.kv.lookup(r) if r.id in self._waiting else 0,
+            r.n_output, r.priority, r.deadline, r.tool, r.is_last, r.was_preempted, r.finish == "abort",
+            self._programs.is_pinned(r.program) if is_pinned is None else is_pinned,
         )  # fmt: skip
-        return made
+
+    def _wait(self, r: Request) -> None:
+        self._waiting[r.id] = r
+        self._views[r.id] = self.request_view(r)
+        self._blocked = None
+
+    def _look_again(self, program: ProgramId | None) -> None:
+        """A program's pin came or went: blocks may be free, and its waiting requests say so."""
+        self._blocked = None
+        for r in self._waiting.values():
+            if r.program == program:
+                self._views[r.id] = self.request_view(r)
 
     # ------------------------------------------------------------------ one step
     def step(self, until: float = np.inf) -> list[Progress]:
@@ -161,7 +145,7 @@ class EngineCore:
             return []
         self.steps += 1
         if not self._waiting or len(self.running) >= self.spec.max_running or self._is_blocked():
-            times = leap.ends(self, plan, min([until, *(p.expiry for p in self._pins.values() if p.expiry > self.clock.now())]))
+            times = leap.ends(self, plan, min(until, self._programs.next_expiry(self.clock.now())))
             if times is not None:
                 return self._leap(plan, times)
         try:
@@ -175,16 +159,19 @@ class EngineCore:
 
     def schedule(self) -> StepPlan:
         """Decide what the next step computes, and give it its blocks."""
-        self._expire_pins()
-        left, preempted, slack = self.spec.token_budget, self._preemptions, self.executor.lookahead
+        for program in self._programs.expired(self.clock.now(), self._waiting.values()):
+            self._unpin(program)
+        left, preempted = self.spec.token_budget, self._preemptions
         planned: dict[ReqId, Scheduled] = {}
-        decodes = [r for r in self.running if r.is_decode]
-        for r in [*decodes, *(r for r in self.running if not r.is_decode)] if len(decodes) < len(self.running) else decodes:
+        decodes = [(r, True) for r in self.running if r.is_decode]
+        prompts = [(r, False) for r in self.running if not r.is_decode] if len(decodes) < len(self.running) else []
+        for r, is_decode in [*decodes, *prompts]:
             if left <= 0 or r.id in self._waiting:
                 continue
-            n = 1 if r.is_decode else self._chunk(r, min(left, r.n_tokens - r.n_computed))
-            if n and self._make_room(r, r.n_computed + n + (slack if r.is_decode else 0), planned):
-                planned[r.id] = Scheduled(r, r.n_computed, n, r.n_tokens, r.is_decode)
+            n = 1 if is_decode else self._chunk(r, self.request_view(r), min(left, r.n_tokens - r.n_computed))
+            slack = min(self.executor.lookahead, r.max_tokens - r.n_output - 1) if is_decode else 0
+            if n and self._make_room(r, r.n_computed + n + slack, planned):
+                planned[r.id] = Scheduled(r, r.n_computed, n, r.n_tokens, is_decode)
                 left -= n
         plan = StepPlan(list(planned.values()))
         if self._preemptions == preempted:  # else the victim would come straight back for the blocks it just gave up
@@ -196,11 +183,8 @@ class EngineCore:
                 plan.entries.append(Scheduled(r, r.n_computed, n, r.n_tokens, r.is_decode))
         return plan
 
-    def _chunk(self, r: Request, most: int) -> int:
-        n = self.policy.chunk(self.view(), self.request_view(r), most)
-        if type(n) is not int or n < 0:
-            raise CandidateError(f"chunk must return a whole number of at least 0, got {n!r}", "type")
-        return min(n, most)
+    def _chunk(self, r: Request, view: ReqView, most: int) -> int:
+        return min(_whole(self.policy.chunk(self.view(), view, most), "chunk"), most)
 
     def _admit(self, plan: StepPlan, left: int) -> None:
         """Let waiting requests in, in the policy's order, until one does not fit."""
@@ -212,14 +196,13 @@ class EngineCore:
             r = self._waiting[request]
             cached = self.kv.lookup(r)
             kept = self._kept(r, cached)
+            n = self._chunk(r, self._seen(r), min(left, r.n_tokens - cached))
+            if n == 0:
+                continue
             if kept < r.n_tokens:  # what is not kept cannot be computed in pieces
                 n = r.n_tokens - cached
                 if n > left and plan.entries:
                     return
-            else:
-                n = self._chunk(r, min(left, r.n_tokens - cached))
-                if n == 0:
-                    continue
             if not self._fit(r, min(cached + n, kept)):
                 self._blocked = (r.id, self.kv.lookup(r))
                 return
@@ -231,15 +214,20 @@ class EngineCore:
     def _kept(self, r: Request, cached: int) -> int:
         if r.max_tokens > 1:
             return r.n_tokens  # decoding reads it all
-        kept = self.policy.keep(self.view(), self.request_view(r))
-        if type(kept) is not int or kept < 0:
-            raise CandidateError(f"keep must return a whole number of at least 0, got {kept!r}", "type")
+        kept = _whole(self.policy.keep(self.view(), self._seen(r)), "keep")
         kept = min(max(kept, cached), self.kv.blocks * self.kv.block_tokens)
         return r.n_tokens if kept >= r.n_tokens else kept // self.kv.block_tokens * self.kv.block_tokens
 
+    def _seen(self, r: Request) -> ReqView:
+        """A waiting request's view, true again where its cached prefix has grown or shrunk."""
+        for request in self.kv.changed():
+            if request in self._waiting:
+                self._views[request] = self.request_view(self._waiting[request])
+        return self._views[r.id]
+
     def _order(self) -> list[ReqId]:
-        views = [self.request_view(r) for r in self._waiting.values()]
-        order = list(self.policy.order(self.view(), views))
+        self._seen(next(iter(self._waiting.values())))
+        order = list(self.policy.order(self.view(), list(self._views.values())))
         if len(order) != len(self._waiting) or set(order) != self._waiting.keys():
             raise CandidateError(
                 f"order must return the ids of all {len(self._waiting)} waiting requests, each once; got {len(order)}", "type"
@@ -247,38 +235,37 @@ class EngineCore:
         return order
 
     def _start(self, r: Request, kept: int) -> None:
-        now = self.clock.now()
-        had_pin = r.program in self._pins
+        had_pin = self._programs.is_pinned(r.program)
+        del self._waiting[r.id], self._views[r.id]
         if had_pin:  # the new turn holds the blocks now
-            del self._pins[r.program]  # type: ignore[arg-type]
-            self.kv.unpin(r.program)  # type: ignore[arg-type]
-        del self._waiting[r.id]
+            self._unpin(r.program)
         self.running.append(r)
         r.kept = None if kept == r.n_tokens else kept
         r.n_cached += r.n_computed
-        r.admitted_s = now if r.admitted_s is None else r.admitted_s
+        if r.admitted_s is None:
+            r.admitted_s, r.n_hit = self.clock.now(), r.n_computed
         view = self.request_view(r, is_pinned=had_pin)
         r.was_preempted = False
         self.policy.on_admit(self.view(), view)
 
     # ------------------------------------------------------------------ memory
     def _is_blocked(self) -> bool:
-        """Whether nothing has changed since a request did not fit: the queue is not asked again before."""
+        """Whether nothing has come free since a request did not fit: the queue is not asked again before."""
         if self._blocked is None:
             return False
         r = self._waiting.get(self._blocked[0])
-        return r is not None and self.kv.lookup(r) == self._blocked[1]
+        return r is not None and self.kv.lookup(r) <= self._blocked[1]
 
     def _fit(self, r: Request, n_tokens: int) -> bool:
         """Allocate, taking pins away if need be."""
         while not self.kv.allocate(r, n_tokens):
-            if not self._pins:
+            pins = self._programs.views()
+            if not pins:
                 return False
-            pins = [PinView(name, p.program_arrival, p.expiry, self.kv.pinned_blocks(name)) for name, p in self._pins.items()]
             chosen = self.policy.release(self.view(), pins)
             if chosen is None:
                 chosen = max(pins, key=lambda each: (each.expiry, each.program)).program
-            elif chosen not in self._pins:
+            elif not self._programs.is_pinned(chosen):
                 raise CandidateError(f"release must return a program that has a pin, got {chosen!r}", "type")
             self._unpin(chosen)
         return True
@@ -301,21 +288,11 @@ class EngineCore:
         self.running.remove(r)
         self.kv.free(r, CACHED)
         r.n_computed, r.was_preempted, r.n_preempted = 0, True, r.n_preempted + 1
-        self._waiting[r.id] = r
-        self._blocked = None
-        self._views.pop(r.id, None)
+        self._wait(r)
 
-    def _expire_pins(self) -> None:
-        if self._pins:
-            now = self.clock.now()
-            wanted = {r.program for r in self._waiting.values()}
-            for program in [name for name, p in self._pins.items() if p.expiry <= now and name not in wanted]:
-                self._unpin(program)
-
-    def _unpin(self, program: ProgramId) -> None:
-        del self._pins[program]
-        self.kv.unpin(program)
-        self._blocked = None
+    def _unpin(self, program: ProgramId | None) -> None:
+        if self._programs.unpin(program):
+            self._look_again(program)
 
     # ------------------------------------------------------------------ results
     def _apply(self, plan: StepPlan, result: StepResult) -> list[Progress]:
@@ -373,24 +350,16 @@ class EngineCore:
             retain = FREE
         elif retain.kind == "pin" and (r.program is None or is_waiting or not retain.ttl_s):
             retain = CACHED
-        if not is_waiting:
+        if is_waiting:
+            del self._views[r.id]
+        else:
             self.running.remove(r)
         del self.requests[r.id]
-        self._views.pop(r.id, None)
         self.kv.free(r, retain)
         self.executor.forget(r)
         self._blocked = None
-        if r.program is not None:
-            program = self._programs[r.program]
-            program.live, program.seen = program.live - 1, r.finish_s
-            if retain.kind == "pin":
-                self._pins.pop(r.program, None)
-                if self.kv.pinned_blocks(r.program):
-                    self._pins[r.program] = _Pin(r.finish_s + retain.ttl_s, program.arrival)
-            elif not program.live and r.program in self._pins and (r.is_last or finish == "abort"):
-                self._unpin(r.program)
-            if r.is_last and not program.live:
-                del self._programs[r.program]
+        if self._programs.end(r, r.finish_s, retain):
+            self._look_again(r.program)
 
     def _leap(self, plan: StepPlan, times: np.ndarray) -> list[Progress]:
         """Account for several equal decode steps at once."""
@@ -410,3 +379,9 @@ class EngineCore:
                 self._end(r, finish)
             progress.append(Progress(r, [0] * len(times), None, finish))
         return progress
+
+
+def _whole(answer: Any, verb: str) -> int:
+    if type(answer) is not int or answer < 0:
+        raise CandidateError(f"{verb} must return a whole number of at least 0, got {answer!r}", "type")
+    return answer

@@ -6,8 +6,9 @@ freed evicted first), *used* (in a request's table), *pinned* (kept for a progra
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -49,13 +50,18 @@ class PagedKV:
         self._pin_uses = [0] * blocks
         self._pinned = 0
         self._hash: list[int | None] = [None] * blocks
-        self._content: list[tuple[int | str, bytes] | None] = [None] * blocks  # parent and tokens: 64-bit hashes collide
+        self._prefix: list[_Prefix | None] = [None] * blocks  # what it holds, to the letter: 64-bit hashes collide
+        self._prefixes: WeakValueDictionary[tuple[_Prefix | str, bytes], _Prefix] = WeakValueDictionary()
         self._block_of: dict[int, int] = {}
         self._tables: dict[ReqId, list[int]] = {}
         self._committed: dict[ReqId, int] = {}  # full blocks of a table that are registered, or need not be
+        self._tips: dict[ReqId, _Prefix | str] = {}  # the prefix that those blocks hold
         self._hits: dict[ReqId, int] = {}
         self._pins: dict[ProgramId, list[int]] = {}
-        self._watch = _Watch()
+        self._watch = _Watch(self._block_of)
+        self._parent: list[int | None] = [None] * blocks  # hash of the block before
+        self._children: Counter[int] = Counter()  # registered blocks that follow a hash
+        self._gone: list[int] = []  # hashes that the watch has not been told of
 
     # ------------------------------------------------------------------ prefixes
     def lookup(self, r: Request) -> int:
@@ -68,33 +74,42 @@ class PagedKV:
             known = self._watch.add(r.id, hashes, len(self._match(r, hashes)))
         return min(known, (r.n_tokens - 1) // self.block_tokens) * self.block_tokens
 
+    def changed(self) -> set[ReqId]:
+        """Requests whose lookup may have changed since this was asked last."""
+        found, self._watch.changed = self._watch.changed, set()
+        return found
+
     def _match(self, r: Request, hashes: list[int]) -> list[int]:
         """Blocks of the longest cached prefix, contents compared."""
         found: list[int] = []
+        tip: _Prefix | str | None = r.salt
         for i, value in enumerate(hashes):
             block = self._block_of.get(value)
-            if block is None or self._content[block] != self._content_of(r, i):
+            if block is None:
                 break
+            if r.tokens is not None:
+                tip = self._prefixes.get((tip, self._tokens(r, i)))  # type: ignore[arg-type]
+                if tip is None or tip is not self._prefix[block]:
+                    break
             found.append(block)
         return found
 
+    def _tokens(self, r: Request, i: int) -> bytes:
+        """Tokens of a request's block."""
+        assert r.tokens is not None
+        return np.array(r.tokens[i * self.block_tokens : (i + 1) * self.block_tokens], np.int64).tobytes()
+
     def _hashes(self, r: Request, n_tokens: int) -> list[int]:
         """Chained hashes of the full blocks among the first tokens, as far as they are known."""
-        size, full = self.block_tokens, n_tokens // self.block_tokens
+        full = n_tokens // self.block_tokens
         if r.tokens is not None and len(r.hashes) < full:
             from xxhash import xxh3_64_intdigest as digest
 
             parent = r.hashes[-1] if r.hashes else digest(r.salt.encode())
             for i in range(len(r.hashes), full):
-                parent = digest(parent.to_bytes(8, "little") + np.array(r.tokens[i * size : (i + 1) * size], np.int64).tobytes())
+                parent = digest(parent.to_bytes(8, "little") + self._tokens(r, i))
                 r.hashes.append(parent)
         return r.hashes[:full]
-
-    def _content_of(self, r: Request, i: int) -> tuple[int | str, bytes] | None:
-        if r.tokens is None:
-            return None
-        size = self.block_tokens
-        return r.hashes[i - 1] if i else r.salt, np.array(r.tokens[i * size : (i + 1) * size], np.int64).tobytes()
 
     # ------------------------------------------------------------------ blocks
     def allocate(self, r: Request, n_tokens: int) -> bool:
@@ -102,12 +117,14 @@ class PagedKV:
 
         A request without table first gets those of its cached prefix, and ``n_computed`` says how many tokens they hold.
         """
-        table = self._tables.get(r.id)
+        table, blocks = self._tables.get(r.id), -(-n_tokens // self.block_tokens)
+        if table is not None and blocks <= len(table):
+            return True
         hits: list[int] = []
         if table is None and self.prefix_cache:
-            limit = min((r.n_tokens - 1) // self.block_tokens, -(-n_tokens // self.block_tokens))
+            limit = min((r.n_tokens - 1) // self.block_tokens, blocks)
             hits = self._match(r, self._hashes(r, r.n_tokens)[:limit])
-        need = -(-n_tokens // self.block_tokens) - len(table if table is not None else hits)
+        need = blocks - len(table if table is not None else hits)
         idle = sum(1 for block in hits if not self._uses[block] and not self._pin_uses[block])
         if need > len(self._free) + len(self._cached) - idle:
             return False
@@ -115,6 +132,7 @@ class PagedKV:
             self._watch.drop(r.id)
             self._tables[r.id] = table = []
             self._committed[r.id] = self._hits[r.id] = len(hits)
+            self._tips[r.id] = (self._prefix[hits[-1]] if hits else None) or r.salt
             r.n_computed = len(hits) * self.block_tokens
             for block in hits:
                 self._use(block)
@@ -123,6 +141,7 @@ class PagedKV:
             block = self._take()
             self._uses[block] = 1
             table.append(block)
+        self._tell_gone()
         return True
 
     def _take(self) -> int:
@@ -133,11 +152,20 @@ class PagedKV:
         return block
 
     def _forget(self, block: int) -> None:
-        value = self._hash[block]
+        value, parent = self._hash[block], self._parent[block]
         if value is not None:
             del self._block_of[value]
-            self._hash[block] = self._content[block] = None
-            self._watch.evicted(value)
+            self._hash[block] = self._prefix[block] = None
+            self._gone.append(value)
+            if parent is not None:
+                self._children[parent] -= 1
+                if not self._children[parent]:
+                    del self._children[parent]
+
+    def _tell_gone(self) -> None:
+        if self._gone:
+            self._watch.went(self._gone, any(value in self._children for value in self._gone))
+            self._gone = []
 
     def _use(self, block: int) -> None:
         if not self._uses[block]:
@@ -160,19 +188,23 @@ class PagedKV:
 
     def commit(self, r: Request, n_computed: int) -> None:
         """Register the full blocks among the first ``n_computed`` tokens. Of two equal blocks the first stays registered."""
-        if not self.prefix_cache:
+        done, full = self._committed[r.id], n_computed // self.block_tokens
+        if full <= done or not self.prefix_cache:
             return
-        done = self._committed[r.id]
-        full = min(n_computed // self.block_tokens, len(self._tables[r.id]))
-        if full <= done:
-            return
+        full = min(full, len(self._tables[r.id]))
         hashes, table = self._hashes(r, n_computed), self._tables[r.id]
+        came = []
         for i in range(done, min(full, len(hashes))):
-            if hashes[i] not in self._block_of:
-                self._block_of[hashes[i]] = table[i]
-                self._hash[table[i]] = hashes[i]
-                self._content[table[i]] = self._content_of(r, i)
-                self._watch.committed(hashes[i], self._block_of)
+            tip, value, block = None, hashes[i], table[i]
+            if r.tokens is not None:
+                tip = self._tips[r.id] = self._prefixes.setdefault((self._tips[r.id], self._tokens(r, i)), _Prefix())
+            if value not in self._block_of:
+                self._block_of[value] = block
+                self._hash[block], self._prefix[block], self._parent[block] = value, tip, hashes[i - 1] if i else None
+                if i:
+                    self._children[hashes[i - 1]] += 1
+                came.append(value)
+        self._watch.came(came)
         self._committed[r.id] = full
 
     def truncate(self, r: Request, n_tokens: int) -> None:
@@ -185,7 +217,7 @@ class PagedKV:
         """
         table = self._tables[r.id]
         stay = -(-n_tokens // self.block_tokens)
-        if stay < min(self._committed[r.id], len(table)):
+        if n_tokens < min(self._committed[r.id], len(table)) * self.block_tokens:
             raise InputError(f"request {r.id} has {self._committed[r.id]} registered blocks; it cannot be cut back to {n_tokens} tokens.")
         while len(table) > stay:
             self._release(table.pop())
@@ -200,19 +232,23 @@ class PagedKV:
         table = self._tables.pop(r.id, None)
         if table is None:
             return
-        own = self._hits.pop(r.id)
-        del self._committed[r.id]
-        if retain.kind == "pin" and r.program is not None:
-            self._pin(r.program, [block for block in table if self._hash[block] is not None])
+        own, full = self._hits.pop(r.id), self._committed.pop(r.id)
+        del self._tips[r.id]
+        if retain.kind == "pin" and r.program is not None:  # where an equal block was registered first, that one
+            self._pin(r.program, self._match(r, r.hashes[:full]))
         for i in range(len(table) - 1, -1, -1):
             block = table[i]
             if retain.kind == "free" and i >= own and self._uses[block] == 1 and not self._pin_uses[block]:
                 self._forget(block)
             self._release(block)
+        self._tell_gone()
 
     def _pin(self, program: ProgramId, blocks: list[int]) -> None:
         old = self._pins.pop(program, [])
         for block in blocks:
+            if not self._uses[block] and not self._pin_uses[block]:
+                del self._cached[block]
+                self._pinned += 1
             self._pin_uses[block] += 1
         self._drop_pin(old)
         if blocks:
@@ -244,39 +280,74 @@ class PagedKV:
         return PoolCounts(free, cached, self.blocks - free - cached - self._pinned, self._pinned)
 
 
-class _Watch:
-    """How many leading blocks of each waiting request are cached, kept true as blocks are registered and evicted.
+class _Prefix:
+    """The tokens of some leading full blocks: equal ones are one object, for as long as a block or a request holds them."""
 
-    Asking every waiting request again for every decision would be the hot loop of a scheduler that orders by cached tokens.
+    __slots__ = ("__weakref__",)
+
+
+class _Watch:
+    """How many leading blocks of each waiting request are registered, kept true as blocks come and go.
+
+    Asking every waiting request again for every decision would be the hot loop of a scheduler that orders by cached tokens. A
+    request is found by its last registered block and by the first that is not: while no block goes before its children, nothing else
+    concerns it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, block_of: dict[int, int]) -> None:
         self.found: dict[ReqId, int] = {}
-        self._hashes: dict[ReqId, list[int]] = {}
-        self._watchers: dict[int, dict[ReqId, int]] = {}  # hash -> request -> its place in the chain
+        self.changed: set[ReqId] = set()
+        self._block_of = block_of
+        self._chains: dict[ReqId, list[int]] = {}
+        self._last: dict[int, set[ReqId]] = {}
+        self._next: dict[int, set[ReqId]] = {}
 
-    def add(self, request: ReqId, hashes: list[int], found: int) -> int:
-        self.found[request], self._hashes[request] = found, hashes
-        for place, value in enumerate(hashes):
-            self._watchers.setdefault(value, {})[request] = place
+    def add(self, request: ReqId, chain: list[int], found: int) -> int:
+        self._chains[request] = chain
+        self._place(request, found)
         return found
 
     def drop(self, request: ReqId) -> None:
-        if self.found.pop(request, None) is None:
+        if request in self.found:
+            self._lift(request)
+            del self.found[request], self._chains[request]
+
+    def came(self, values: list[int]) -> None:
+        for value in values:
+            for request in tuple(self._next.get(value, ())):
+                self._look(request, self.found[request])
+
+    def went(self, values: list[int], orphans: bool) -> None:
+        """Blocks went; ``orphans``: some of them before their children, so that all must be asked again."""
+        if orphans:
+            for request in self.found:
+                self._look(request, 0)
             return
-        for value in self._hashes.pop(request):
-            watchers = self._watchers.get(value)
-            if watchers is not None:
-                watchers.pop(request, None)
-                if not watchers:
-                    del self._watchers[value]
+        for value in values:
+            for request in tuple(self._last.get(value, ())):
+                self._look(request, self.found[request])
 
-    def committed(self, value: int, block_of: dict[int, int]) -> None:
-        for request, place in self._watchers.get(value, {}).items():
-            if place == self.found[request]:
-                hashes = self._hashes[request]
-                self.found[request] = next((i for i in range(place, len(hashes)) if hashes[i] not in block_of), len(hashes))
+    def _look(self, request: ReqId, at: int) -> None:
+        chain = self._chains[request]
+        while at and chain[at - 1] not in self._block_of:
+            at -= 1
+        while at < len(chain) and chain[at] in self._block_of:
+            at += 1
+        if at != self.found[request]:
+            self._lift(request)
+            self._place(request, at)
+            self.changed.add(request)
 
-    def evicted(self, value: int) -> None:
-        for request, place in self._watchers.get(value, {}).items():
-            self.found[request] = min(self.found[request], place)
+    def _place(self, request: ReqId, found: int) -> None:
+        self.found[request], chain = found, self._chains[request]
+        for index, at in ((self._last, found - 1), (self._next, found)):
+            if 0 <= at < len(chain):
+                index.setdefault(chain[at], set()).add(request)
+
+    def _lift(self, request: ReqId) -> None:
+        found, chain = self.found[request], self._chains[request]
+        for index, at in ((self._last, found - 1), (self._next, found)):
+            if 0 <= at < len(chain):
+                index[chain[at]].discard(request)
+                if not index[chain[at]]:
+                    del index[chain[at]]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .seams import KVManager, StepPlan
+from .seams import KVManager, Scheduled, StepPlan
 
 if TYPE_CHECKING:
     from .core import EngineCore
@@ -39,7 +39,7 @@ def _to_next_block(plan: StepPlan, size: int) -> np.ndarray:
 
 def _steps_in_pool(core: EngineCore, plan: StepPlan, most: int) -> int:
     size, first = core.kv.block_tokens, _to_next_block(plan, core.kv.block_tokens)
-    if core.waiting and any(len(each.request.hashes) * size > each.end for each in plan.entries):
+    if core.waiting and any(_knows_answer(each, size) for each in plan.entries):
         most = min(most, int(first.min()) - 1)
     available = core.kv.counts().available
 
@@ -55,12 +55,22 @@ def _steps_in_pool(core: EngineCore, plan: StepPlan, most: int) -> int:
     return low
 
 
+def _knows_answer(each: Scheduled, size: int) -> bool:
+    """Whether blocks of the answer will be registered."""
+    return len(each.request.hashes) * size >= each.end
+
+
 def grow(kv: KVManager, plan: StepPlan, steps: int) -> None:
-    """Allocate the blocks of ``steps`` steps in the order in which stepping would."""
+    """Allocate the blocks of ``steps`` steps, and register those with a known hash, in the order in which stepping would."""
     size = kv.block_tokens
     first = _to_next_block(plan, size)
-    needs = [(step, place) for place in range(len(plan.entries)) for step in range(int(first[place]), steps, size)]
-    for step, i in sorted(needs):
+    events = [(step, False, place) for place in range(len(plan.entries)) for step in range(int(first[place]), steps, size)]
+    for place, each in enumerate(plan.entries):
+        if _knows_answer(each, size):  # a full block is registered one step before the next one is needed
+            events += [(step - 1, True, place) for step in range(int(first[place]), steps + 1, size)]
+    for step, is_full, i in sorted(events):
         each = plan.entries[i]
-        if not kv.allocate(each.request, each.end + step):
+        if is_full:
+            kv.commit(each.request, each.end + step)
+        elif not kv.allocate(each.request, each.end + step):
             raise AssertionError("fast-forward ran out of blocks")  # a fault of _steps_in_pool, of no input

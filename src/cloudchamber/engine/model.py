@@ -45,6 +45,16 @@ class CostModel(Message, frozen=True):
         return self.step_s + self.token_s * new + self.attend_s * attended + self.decode_s * decodes + self.read_s * context
 
 
+class Upcoming(Message, frozen=True):
+    """A request that will come: when, how long, how many tokens it asks for, and the hashes of its full blocks."""
+
+    id: int
+    arrival: float
+    n_input: int
+    max_tokens: int
+    hashes: tuple[int, ...] = ()
+
+
 class EngineSpec(Message, frozen=True):
     """What a scheduler knows before the first request.
 
@@ -60,6 +70,8 @@ class EngineSpec(Message, frozen=True):
         Most sequences in one step.
     cost : CostModel
         How long a step takes, as far as is known.
+    future : tuple of Upcoming or None
+        Every request of the trial, for clairvoyant policies only.
     """
 
     block_tokens: int
@@ -67,6 +79,7 @@ class EngineSpec(Message, frozen=True):
     token_budget: int
     max_running: int
     cost: CostModel
+    future: tuple[Upcoming, ...] | None = None
 
 
 class View(Message, frozen=True):
@@ -176,9 +189,11 @@ class SchedulerPolicy(Protocol):
 
     def on_arrive(self, view: View, r: ReqView) -> None:
         """A request came in."""
+        return
 
     def on_admit(self, view: View, r: ReqView) -> None:
         """A request starts to run, for the first time or after a preemption."""
+        return
 
     def on_finish(self, view: View, r: ReqView) -> Retain:
         """A request ended or was aborted: say what becomes of its KV. Default: it stays in the prefix cache."""

@@ -55,7 +55,8 @@ class SamplingParams:
         self._check("temperature", math.isfinite(self.temperature) and 0 <= self.temperature <= 100, "a number in [0, 100]")
         self._check("top_p", math.isfinite(self.top_p) and 0 < self.top_p <= 1, "a number in (0, 1]")
         self._check("top_k", self.top_k >= 0, "at least 0")
-        self._check("logprobs", self.logprobs is None or 0 <= self.logprobs <= 20, "None or in [0, 20]")
+        most = max(20, len(self.allowed_token_ids))
+        self._check("logprobs", self.logprobs is None or 0 <= self.logprobs <= most, f"None or in [0, {most}]")
         self._check("stop", all(self.stop), "texts that are not empty")
 
     def _check(self, name: str, holds: bool, allowed: str) -> None:

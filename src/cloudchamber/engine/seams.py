@@ -173,6 +173,10 @@ class KVManager(Protocol):
         """Leading tokens that are cached now in every group; at most all but the last."""
         ...
 
+    def changed(self) -> set[ReqId]:
+        """Requests whose ``lookup`` may have changed since this was asked last."""
+        ...
+
     def allocate(self, r: Request, n_tokens: int) -> bool:
         """Give blocks for the first ``n_tokens``, all or nothing; the first time, set ``r.n_computed`` to the cached prefix found."""
         ...

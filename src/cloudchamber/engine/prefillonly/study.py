@@ -1,0 +1,133 @@
+"""The study ``engine.prefillonly``: requests for a single token, one at a time, in which order and with which KV kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cloudchamber.core.datasets import Dataset, locate
+from cloudchamber.core.errors import DatasetUnavailable
+from cloudchamber.core.outcome import Bound, Metric, Outcome
+from cloudchamber.core.policy import is_clairvoyant
+from cloudchamber.core.study import Figure, Study, rng_of
+from cloudchamber.engine.data import traces_dataset
+from cloudchamber.engine.model import SchedulerPolicy
+from cloudchamber.engine.study import outcome_of, replace_future, violations
+
+from .claims import CLAIMS
+
+if TYPE_CHECKING:
+    from cloudchamber.core.results import Results
+
+    from .workloads import PrefillWorkload
+
+
+class PrefillStudy(Study):
+    """The study engine.prefillonly: in which order requests for one token run, and how much of their KV stays."""
+
+    name = "engine.prefillonly"
+    title = "Prefill-only serving"
+    systems = ("PrefillOnly",)
+    papers = ("PrefillOnly: An Inference Engine for Prefill-only Workloads in Large Language Model Applications",)
+    protocol = SchedulerPolicy
+    metrics = (
+        Metric("mean_latency_s", "s"),
+        Metric("p99_latency_s", "s"),
+        Metric("throughput_rps", "1/s", "max"),
+        Metric("hit_share", "1", "max", high=1.0),
+        Metric("busy_share", "1", high=1.0 + 1e-9),
+    )
+    floor = ("RandomOrder",)
+    claims = CLAIMS
+    notes = (
+        "The engine's own core serves one request a step on the cost model t = b·miss + c·miss·(n_input - miss/2).",
+        "The bound is proven, not attained: shortest remaining work first with preemption, every prefix computed once. "
+        "OracleMeanOrder, the best of all orders, is for at most 9 requests and void beyond.",
+        "Two GPUs as one (tensor, pipeline) are modelled, in their favour.",
+    )
+
+    def policies(self) -> Mapping[str, Callable[[], Any]]:
+        """The built-in policies."""
+        from . import FCFS, CalibratedSJF, FrozenSJF, LongestPrefixMatch, OracleMeanOrder, RandomOrder
+
+        return {cls.__name__: cls for cls in (CalibratedSJF, FrozenSJF, FCFS, LongestPrefixMatch, RandomOrder, OracleMeanOrder)}
+
+    def workloads(self) -> Mapping[str, PrefillWorkload]:
+        """The named workloads."""
+        from .workloads import named_workloads
+
+        return named_workloads()
+
+    def adjusted(self, workload: Any, **params: Any) -> PrefillWorkload:
+        """Return a workload with parameters changed."""
+        from .workloads import adjusted
+
+        return adjusted(workload, params)
+
+    def ready(self, workload: Any) -> tuple[PrefillWorkload, str]:
+        """Find the public traces, or replace a workload by its generated twin and say so."""
+        if not workload.is_listed:
+            return workload, ""
+        try:
+            locate(traces_dataset())
+        except DatasetUnavailable as error:
+            return workload.twin(), f"{error} Until then its workloads run on generated twins, and their rows say so."
+        return workload, ""
+
+    def datasets(self) -> Iterable[Dataset]:
+        """The public traces."""
+        return (traces_dataset(),)
+
+    def trial(self, policy: Any, workload: Any, seed: int) -> Outcome:
+        """Serve one draw of requests."""
+        from .simulator import route, serve
+
+        trace = workload.trace(seed)
+        spec = workload.spec(trace)
+        shown = replace_future(spec, trace) if is_clairvoyant(policy) else spec
+        requests = trace.requests()
+        finished, cores = [], []
+        for own in route(requests, workload.instances):
+            if own:
+                done, core = serve(policy, own, shown, rng_of(self.name, workload.name, seed))
+                finished += done
+                cores.append(core)
+        problems = violations(requests, finished, *cores)
+        return _outcome(outcome_of(requests, problems), len(cores))
+
+    def bound(self, workload: Any, seed: int) -> Bound:
+        """Shortest remaining work first, every prefix computed once."""
+        from cloudchamber.engine.optimum import limits
+
+        trace = workload.trace(seed)
+        spec = workload.spec(trace)
+        return Bound(limits(trace, spec, machines=workload.instances).mean_latency_s, False)
+
+    def figures(self, results: Results) -> Sequence[Figure]:
+        """Latency over the load, and what each choice of lam costs."""
+        from .figures import figures
+
+        return figures(results)
+
+
+def _outcome(found: Outcome, instances: int) -> Outcome:
+    """The metrics of this study from the engine's."""
+    if found.violations:
+        return found
+    series, metrics = dict(found.series), found.metrics
+    span_s = float(series["finish_s"].max() - series["arrival_s"].min())
+    busy_s = float(np.sum(series["finish_s"] - series["admitted_s"]))
+    made = {
+        "mean_latency_s": metrics["mean_latency_s"],
+        "p99_latency_s": metrics["p99_latency_s"],
+        "throughput_rps": len(series["finish_s"]) / span_s,
+        "hit_share": metrics["hit_share"],
+        "busy_share": busy_s / span_s / instances,
+    }
+    feedback = (
+        f"Requests took {made['mean_latency_s']:.2f} s on average and {made['p99_latency_s']:.2f} s at the 99th percentile; "
+        f"{made['hit_share']:.1%} of prompt tokens came from the cache."
+    )
+    return Outcome(made, (), series, feedback)

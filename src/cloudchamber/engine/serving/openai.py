@@ -1,0 +1,352 @@
+"""OpenAI's request bodies, checked, and its response bodies, written."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from cloudchamber.core.errors import InputError
+from cloudchamber.engine.prefillonly.score import Choices
+from cloudchamber.engine.request import Request
+from cloudchamber.engine.sampling import SamplingParams
+
+from .aio import Delta
+
+if TYPE_CHECKING:
+    from cloudchamber.engine.llm import LLM
+    from cloudchamber.engine.text import Stream
+
+MOST_ANSWERS = 256  # of one HTTP request
+MOST_CHOICES = 20  # of which probabilities can be asked
+NEUTRAL: dict[str, tuple[Any, ...]] = {  # what is not served, and the values that ask for nothing
+    "best_of": (1,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "min_p": (0,),
+    "logit_bias": ({},),
+    "suffix": ("",),
+    "tools": ([],),
+    "functions": ([],),
+    "response_format": ({"type": "text"},),
+}
+Seed = Annotated[int, msgspec.Meta(ge=-(2**62), lt=2**62)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=MOST_ANSWERS)]
+Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+GREEDY = 1e-5  # temperatures below it would overflow
+
+
+class Body(msgspec.Struct, kw_only=True):
+    """What every call may say: the model, and what the scheduler should know."""
+
+    model: str = ""
+    program_id: Name | None = None
+    is_last: bool = False
+    tool: Name | None = None
+    deadline_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    priority: Int32 = 0
+    cache_salt: Name = ""
+
+
+class StreamOptions(msgspec.Struct):
+    """``include_usage``: a last event with the usage."""
+
+    include_usage: bool = False
+
+
+class Sampled(Body, kw_only=True):
+    """What both ways of asking for text share."""
+
+    n: Count = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: Int32 = 0
+    seed: Seed | None = None
+    stop: Name | Annotated[list[Name], msgspec.Meta(max_length=16)] = []
+    stop_token_ids: list[int] = []
+    ignore_eos: bool = False
+    allowed_token_ids: list[int] = []
+    stream: bool = False
+    stream_options: StreamOptions = msgspec.field(default_factory=StreamOptions)
+    max_tokens: int | None = None
+
+
+class CompletionBody(Sampled, kw_only=True):
+    """``POST /v1/completions``."""
+
+    prompt: str | list[str | int | list[int]]
+    echo: bool = False
+    logprobs: int | None = None
+
+
+class Message(msgspec.Struct):
+    """One message of a conversation; further fields go to the template."""
+
+    role: str
+    content: str | list[dict[str, str]] = ""
+
+
+class ChatBody(Sampled, kw_only=True):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[dict[str, Any]]
+    logprobs: bool = False
+    top_logprobs: int = 0
+    max_completion_tokens: int | None = None
+    chat_template_kwargs: dict[str, Any] = {}
+
+
+class ScoreBody(Body, kw_only=True):
+    """``POST /v1/score``: how likely is each of the ``choices`` as the next token after the query and a document."""
+
+    query: str
+    documents: list[str] = []
+    items: list[str] = []
+    choices: tuple[str, ...] = ("Yes", "No")
+    item_first: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """What to run: prompts in tokens, ``n`` answers to each, and how to write them."""
+
+    prompts: list[list[int]]
+    params: SamplingParams
+    extras: dict[str, Any]
+    n: int = 1
+    is_chat: bool = False
+    is_streamed: bool = False
+    with_usage: bool = False
+    echo: list[str] = field(default_factory=list)
+    id: str = ""
+
+    def asked(self) -> list[tuple[list[int], SamplingParams]]:
+        """Each answer's prompt and parameters: with a seed, every one of the ``n`` has its own."""
+        seed = self.params.seed
+        each = [self.params if seed is None else replace(self.params, seed=seed + i) for i in range(self.n)]
+        return [(prompt, params) for prompt in self.prompts for params in each]
+
+
+def read(data: bytes, kind: type[Any]) -> Any:
+    """Decode and check a body.
+
+    Raises
+    ------
+    InputError
+        If it is no JSON, or a field is of the wrong type, out of range, or asks for what is not served.
+    """
+    try:
+        found = msgspec.json.decode(data)
+        if not isinstance(found, dict):
+            raise InputError(f"the body must be a JSON object, got {type(found).__name__}.")
+        found = {name: value for name, value in found.items() if value is not None}
+        for name, neutral in NEUTRAL.items():
+            if name in found and found[name] not in neutral:
+                raise InputError(f"{name} is not served here; leave it out.")
+        return msgspec.convert(found, kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"the body is not a valid {kind.__name__.removesuffix('Body').lower()} request: {error}") from None
+
+
+def completion(body: CompletionBody, llm: LLM, most: int | None) -> Call:
+    """What a completions body asks for; ``most``: the only max_tokens that a prefill-only server takes."""
+    given: list[Any] = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+    given = [given] if given and all(type(each) is int for each in given) else given
+    if any(type(each) is int for each in given):
+        raise InputError("prompt must be a text, a list of texts, a list of token ids or a list of such lists; it mixes them.")
+    if not given:
+        raise InputError("prompt is empty; give at least one text or one token.")
+    prompts = [llm.text.encode(each) if isinstance(each, str) else each for each in given]
+    for prompt in prompts:
+        if not prompt:
+            raise InputError("a prompt is empty; give at least one token.")
+    if len(prompts) * body.n > MOST_ANSWERS:
+        raise InputError(f"{len(prompts)} prompts with n = {body.n} are more than {MOST_ANSWERS} answers; send several requests.")
+    if body.echo and body.logprobs is not None:
+        raise InputError("echo with logprobs is not served: there are no log-probabilities of prompt tokens. Leave one of them out.")
+    echo = [each if isinstance(each, str) else llm.text.decode(each) for each in given] if body.echo else []
+    max_tokens = _limited(body.max_tokens, most, 16)
+    return _call(body, prompts, _params(body, max_tokens, body.logprobs), echo=echo, id=f"cmpl-{uuid.uuid4().hex}")
+
+
+def chat(body: ChatBody, llm: LLM, most: int | None) -> Call:
+    """What a chat body asks for: without max_tokens, as much as the context allows."""
+    prompt = llm.text.chat([_message(each) for each in body.messages], **body.chat_template_kwargs)
+    if not prompt:
+        raise InputError("the chat template made an empty prompt of these messages.")
+    given = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    max_tokens = _limited(given, most, max(1, llm.core.max_model_len + 1 - len(prompt)))
+    if body.top_logprobs and not body.logprobs:
+        raise InputError("top_logprobs needs logprobs to be true.")
+    params = _params(body, max_tokens, body.top_logprobs if body.logprobs else None)
+    return _call(body, [prompt], params, is_chat=True, id=f"chatcmpl-{uuid.uuid4().hex}")
+
+
+def score(body: ScoreBody, llm: LLM) -> Call:
+    """What a score body asks for: one token for each document, drawn from the choices alone."""
+    items = body.documents or body.items
+    if not items or (body.documents and body.items):
+        raise InputError("give documents (or items, the same), at least one.")
+    if len(items) > MOST_ANSWERS:
+        raise InputError(f"{len(items)} documents are more than {MOST_ANSWERS}; send several requests.")
+    if len(body.choices) > MOST_CHOICES:
+        raise InputError(f"{len(body.choices)} choices are more than {MOST_CHOICES}, the most whose probabilities are kept.")
+    choices = [token for (token,) in Choices.of(llm, body.choices).tokens]
+    prompts = [llm.text.encode(item + body.query if body.item_first else body.query + item) for item in items]
+    if not all(prompts):
+        raise InputError("query and document are both empty; give at least one token.")
+    params = SamplingParams(max_tokens=1, logprobs=len(choices), allowed_token_ids=tuple(choices), ignore_eos=True)
+    return Call(prompts, params, _extras(body), id=f"score-{uuid.uuid4().hex}")
+
+
+def _message(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A message with its parts joined; anything but text is refused."""
+    try:
+        message = msgspec.convert({name: value for name, value in given.items() if value is not None}, Message)
+    except msgspec.ValidationError as error:
+        raise InputError(f"a message is not valid: {error}") from None
+    content = message.content
+    if not isinstance(content, str):
+        if any(part.get("type") != "text" or "text" not in part for part in content):
+            raise InputError('content may be a text or a list of {"type": "text", "text": …}; this engine reads nothing else.')
+        content = "".join(part["text"] for part in content)
+    return {**given, "content": content}
+
+
+def _limited(given: int | None, most: int | None, default: int) -> int:
+    if most is not None and given not in (None, most):
+        raise InputError(f"this server is prefill-only: max_tokens must be {most}, got {given}.")
+    return most or (default if given is None else given)
+
+
+def _params(body: Sampled, max_tokens: int, logprobs: int | None) -> SamplingParams:
+    return SamplingParams(
+        max_tokens=max_tokens,
+        temperature=0.0 if 0 < body.temperature < GREEDY else body.temperature,
+        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop),
+        stop_ids=tuple(body.stop_token_ids),
+        logprobs=logprobs,
+        allowed_token_ids=tuple(dict.fromkeys(body.allowed_token_ids)),
+        **{name: getattr(body, name) for name in ("top_p", "top_k", "seed", "ignore_eos")},
+    )
+
+
+def _call(body: Sampled, prompts: list[list[int]], params: SamplingParams, **more: Any) -> Call:
+    usage = body.stream_options.include_usage
+    return Call(prompts, params, _extras(body), body.n, is_streamed=body.stream, with_usage=usage, **more)
+
+
+def _extras(body: Body) -> dict[str, Any]:
+    return {
+        "program": body.program_id,
+        "is_last": body.is_last,
+        "tool": body.tool,
+        "priority": body.priority,
+        "salt": body.cache_salt,
+        "deadline": None if body.deadline_ms is None else body.deadline_ms / 1000,
+    }
+
+
+# ---------------------------------------------------------------------- responses
+class Writer:
+    """The answer to a call, whole or in pieces.
+
+    Parameters
+    ----------
+    call : Call
+    llm : LLM
+    """
+
+    def __init__(self, call: Call, llm: LLM) -> None:
+        self.call, self._llm = call, llm
+        self._created = int(time.time())
+        self._at: dict[int, int] = {}  # characters of each answer before its next token
+        self._streams: dict[int, Stream] = {}
+
+    def whole(self, deltas: Sequence[Delta], requests: Sequence[Request]) -> dict[str, Any]:
+        """The one body of an answer that is not streamed."""
+        kind = "chat.completion" if self.call.is_chat else "text_completion"
+        return self._body(kind, [self.choice(i, delta, "message") for i, delta in enumerate(deltas)]) | {"usage": self.usage(requests)}
+
+    def piece(self, i: int, delta: Delta) -> dict[str, Any]:
+        """One event of a stream."""
+        return self._body("chat.completion.chunk" if self.call.is_chat else "text_completion", [self.choice(i, delta, "delta")])
+
+    def last(self, requests: Sequence[Request]) -> dict[str, Any]:
+        """The event after the answers: what they took."""
+        return self._body("chat.completion.chunk" if self.call.is_chat else "text_completion", []) | {"usage": self.usage(requests)}
+
+    def _body(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": self.call.id, "object": kind, "created": self._created, "model": self._llm.name, "choices": choices}
+
+    def choice(self, i: int, delta: Delta, key: str) -> dict[str, Any]:
+        """One answer, or what is new of it."""
+        is_first = i not in self._at
+        echo = self.call.echo[i // self.call.n] if self.call.echo and is_first else ""
+        self._at.setdefault(i, len(echo))
+        text = echo + delta.text
+        has_logprobs = self.call.params.logprobs is not None
+        found: dict[str, Any] = {"index": i, "finish_reason": delta.finish, "logprobs": None}
+        if self.call.is_chat:
+            found[key] = ({"role": "assistant"} if is_first else {}) | {"content": text}
+            if has_logprobs:
+                found["logprobs"] = {"content": [self._chat_logprob(each) for each in delta.logprobs]}
+        else:
+            found["text"] = text
+            if has_logprobs:
+                found["logprobs"] = self._logprobs(i, delta.logprobs)
+        return found
+
+    def _piece(self, token: int) -> str:
+        """A token's text; one that is no whole character goes by its number, so that two never look the same."""
+        piece = self._llm.text.pieces([token])[0]
+        return f"token_id:{token}" if "\ufffd" in piece else piece
+
+    def _logprobs(self, i: int, details: Iterable[Any]) -> dict[str, Any]:
+        found: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        stream = self._streams.setdefault(i, self._llm.text.stream())
+        for each in details:
+            found["tokens"].append(self._piece(each.token))
+            found["token_logprobs"].append(each.logprob)
+            found["top_logprobs"].append({self._piece(token): value for token, value in each.top})
+            found["text_offset"].append(self._at[i])
+            self._at[i] += len(stream.push([each.token]))
+        return found
+
+    def _chat_logprob(self, each: Any) -> dict[str, Any]:
+        def entry(token: int, value: float) -> dict[str, Any]:
+            piece = self._piece(token)
+            return {"token": piece, "logprob": value, "bytes": list(piece.encode())}
+
+        return entry(each.token, each.logprob) | {"top_logprobs": [entry(*pair) for pair in each.top]}
+
+    def usage(self, requests: Sequence[Request]) -> dict[str, Any]:
+        """Tokens read, each prompt once, and tokens generated."""
+        read = sum(map(len, self.call.prompts))
+        made = sum(r.n_output for r in requests)
+        cached = sum(min(r.n_cached, r.n_input) for r in requests[:: self.call.n])
+        return {
+            "prompt_tokens": read,
+            "completion_tokens": made,
+            "total_tokens": read + made,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+
+
+def scores(call: Call, body: ScoreBody, deltas: Sequence[Delta], requests: Sequence[Request], llm: LLM) -> dict[str, Any]:
+    """The body of a score response: the score is the first choice's probability among the choices."""
+    import math
+
+    data = []
+    for i, delta in enumerate(deltas):
+        found = {token: math.exp(value) for token, value in delta.logprobs[0].top}
+        shares = [found.get(token, 0.0) for token in call.params.allowed_token_ids]
+        named = dict(zip(body.choices, shares, strict=True))
+        data.append({"object": "score", "index": i, "score": shares[0], "probabilities": named})
+    return {"id": call.id, "object": "list", "model": llm.name, "data": data, "usage": Writer(call, llm).usage(requests)}

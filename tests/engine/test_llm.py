@@ -1,0 +1,138 @@
+"""A checkpoint ready to answer, and its kernels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from cloudchamber.core.errors import InputError
+from cloudchamber.engine.checkpoints import Shape, tiny
+from cloudchamber.engine.kernels import ROWS, Kernels, candidates, set_threads
+from cloudchamber.engine.llm import LLM, EngineOptions
+from cloudchamber.engine.sampling import SamplingParams
+
+from . import models
+
+SMALL = Shape(
+    hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, vocab_size=512
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("llm") / "model", shape=SMALL)
+
+
+@pytest.fixture(scope="module")
+def llm(folder):
+    return LLM(folder, threads=1, options=EngineOptions(blocks=40, block_tokens=16))
+
+
+def test_texts_and_tokens_are_answered_in_order(folder, llm):
+    prompts = ["def f(x):", [5, 6, 7], "import os"]
+    found = llm.generate(prompts, [SamplingParams(max_tokens=n, ignore_eos=True, logprobs=1) for n in (5, 9, 3)])
+    assert [len(each.token_ids) for each in found] == [5, 9, 3]
+    assert [each.finish_reason for each in found] == ["length"] * 3
+    for prompt, each in zip(prompts, found, strict=True):
+        assert each.text == llm.text.decode(each.token_ids)
+        assert [detail.token for detail in each.logprobs] == each.token_ids
+        models.assert_greedy(folder, llm.text.encode(prompt) if isinstance(prompt, str) else prompt, each.token_ids)
+
+
+def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(llm):
+    params = SamplingParams(max_tokens=30, ignore_eos=True)
+    (whole,) = llm.generate(["def f(x):"], params)
+    stop = whole.text[8:10]
+    (cut,) = llm.generate(["def f(x):"], SamplingParams(max_tokens=30, ignore_eos=True, stop=(stop,)))
+    assert cut.finish_reason == "stop"
+    assert cut.text == whole.text[: whole.text.index(stop)]
+    assert not llm.core.requests
+
+
+def test_a_stop_token_ends_the_answer(llm):
+    (whole,) = llm.generate([[9, 9]], SamplingParams(max_tokens=8, ignore_eos=True))
+    (cut,) = llm.generate([[9, 9]], SamplingParams(max_tokens=8, stop_ids=(whole.token_ids[2],)))
+    assert cut.finish_reason == "stop"
+    assert cut.token_ids == whole.token_ids[: whole.token_ids.index(whole.token_ids[2]) + 1]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "told"),
+    [
+        ([], None, "the prompt is empty"),
+        ([5, 512], None, r"token 512; tokens are whole numbers in \[0, 512\)"),
+        ([-1], None, "token -1"),
+        ([1], SamplingParams(allowed_token_ids=(600,)), "allowed_token_ids has the token 600"),
+        ([1] * 600, SamplingParams(max_tokens=100), "at most 641 in all"),
+    ],
+)
+def test_what_can_never_run_is_refused(llm, prompt, params, told):
+    with pytest.raises(InputError, match=told):
+        llm.generate([[1, 2], prompt], params)
+    assert not llm.core.requests
+
+
+def test_a_pool_that_is_too_small_is_refused_with_the_size_it_needs(folder):
+    with pytest.raises(InputError, match=r"has 3 blocks of 16 tokens; a request of 100 tokens needs 7 .* blocks=7"):
+        LLM(folder, options=EngineOptions(blocks=3, block_tokens=16, max_model_len=100))
+    with pytest.raises(InputError, match="dtype must be"):
+        LLM(folder, dtype="float8")
+    with pytest.raises(InputError, match="threads must be"):
+        LLM(folder, threads=0)
+
+
+def test_calibration_fits_a_cost_model_and_tells_the_policy(folder):
+    llm = LLM(folder, threads=1, options=EngineOptions(blocks=600, block_tokens=16))
+    cost = llm.calibrate()
+    assert cost.seconds(100, 5000, 0, 0) > 0
+    assert llm.core.spec.cost == cost
+    llm.core.add(llm.request([1], SamplingParams()))
+    with pytest.raises(InputError, match="idle"):
+        llm.calibrate()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_coarser_numerics_stay_near(folder, dtype):
+    llm = LLM(folder, dtype=dtype, threads=1, options=EngineOptions(blocks=8))
+    params = SamplingParams(max_tokens=1, logprobs=20)
+    (found,) = llm.generate([[4, 5, 6, 7]], params)
+    with torch.inference_mode():
+        exact = models.peer(folder)(torch.tensor([[4, 5, 6, 7]])).logits[0, -1].log_softmax(0)
+    assert all(abs(value - float(exact[token])) < 0.1 for token, value in found.logprobs[0].top)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_every_kernel_computes_the_product(dtype):
+    torch.manual_seed(0)
+    weight, bias = torch.randn(48, 32), torch.randn(48)
+    for rows in (1, *ROWS, 300):
+        x = torch.randn(rows, 32)
+        exact = functional.linear(x, weight, bias)
+        for name, make in candidates(dtype, "cpu").items():
+            error = (make(weight, bias)(x) - exact).norm() / exact.norm()
+            assert error < (1e-5 if dtype == "float32" else 0.02), name
+
+
+def test_int8_rows_have_scales_of_their_own():
+    torch.manual_seed(0)
+    x = torch.randn(2, 64)
+    make = candidates("int8", "cpu")["fbgemm int8"]
+    product = make(torch.randn(32, 64), None)
+    alone = product(x[:1])
+    assert torch.allclose(product(torch.stack([x[0], 1e4 * x[1]]))[:1], alone, rtol=0.05, atol=0.3)
+
+
+def test_the_table_names_every_choice():
+    kernels = Kernels(budget_s=0.01)
+    linear = kernels.linear(torch.randn(8, 16))
+    assert linear(torch.randn(3, 16)).shape == (3, 8)
+    table = kernels.table()
+    assert "8x16" in table
+    assert sum(table.count(name) for name in candidates("float32", "cpu")) == len(ROWS)
+
+
+def test_threads_are_probed():
+    assert set_threads(1) == torch.get_num_threads() == 1
+    assert set_threads(None) >= 1
+    set_threads(1)
