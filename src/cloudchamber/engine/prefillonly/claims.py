@@ -12,8 +12,8 @@ PAPER = Source(
     "PrefillOnly: An Inference Engine for Prefill-only Workloads in Large Language Model Applications", "SOSP 2025", "2025-05-12"
 )
 BASE = ("chamber", "study", "engine.prefillonly", "--json", "--policy", "CalibratedSJF", "--policy", "FrozenSJF", "--policy", "FCFS")
-POST = (*BASE, "--workload", "post")
-TINY = (*BASE, "--policy", "OracleMeanOrder", "--workload", "tiny")
+POST = (*BASE, "--workload", "post", "--seeds", "20")
+TINY = (*BASE, "--policy", "OracleMeanOrder", "--workload", "tiny", "--seeds", "40")
 SCALE = "simulated: approximate cost model of an 8B model on one A100; 20 users x 50 requests at 2x load, cache of 3 profiles"
 
 
