@@ -91,6 +91,7 @@ class Study(ABC):
     claims: ClassVar[tuple[Claim, ...]] = ()
     evidence: ClassVar[str] = "simulated"
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "numba")  # what a policy in the jail may import
+    sources: ClassVar[tuple[str, ...]] = ()  # files its results depend on, globs below the package; none: all of its own folder
     notes: ClassVar[tuple[str, ...]] = ()
 
     @property

@@ -37,7 +37,6 @@ _HOMES = {
     "policies.priority_fcfs": ("PriorityFCFS",),
     "policies.random_order": ("RandomOrder",),
     "policies.shortest_prompt": ("ShortestPrompt",),
-    "recording": ("Recorder", "Recording"),
     "request": ("Request",),
     "runtime": ("replay",),
     "sampling": ("SamplingParams",),

@@ -163,6 +163,18 @@ def _cuts(lengths: np.ndarray) -> list[tuple[int, int]]:
     return sorted(cuts)
 
 
+def attend(q: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of (rows, heads, size) to (2, tokens, kv heads, size), causal without a mask; (rows, heads, size)."""
+    heads = kv.shape[2]  # as the batch, so that a group's heads share keys without a copy
+    k, v = (each.transpose(0, 1).unsqueeze(1).expand(-1, q.shape[1] // heads, -1, -1) for each in kv)
+    q = q.view(len(q), heads, -1, q.shape[2]).permute(1, 2, 0, 3)
+    return (
+        scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        .permute(2, 0, 1, 3)
+        .reshape(q.shape[2], -1, q.shape[3])
+    )
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A run of a sequence's tokens in the step's rows, and the rows of the prefix before them in the pool."""
@@ -197,6 +209,4 @@ class Prompt:
         prefix = self.prefix[window]
         if len(prefix):
             kv = torch.cat([pool.keys(layer).index_select(0, prefix).view(2, -1, pool.kv_heads, pool.head_dim), kv], 1)
-        k, v = kv.transpose(1, 2).unsqueeze(1).unbind()
-        q, mask = qkv[:, :heads].transpose(0, 1).unsqueeze(0), self.masks[window]
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)[0].transpose(0, 1)
+        return attend(qkv[:, :heads], kv, self.masks[window])

@@ -39,6 +39,10 @@ METRICS = (
 )
 
 
+SIMULATED = "clock,core,costmodel,data,kv,leap,model,optimum,programs,request,seams,simulator,study,traces,workloads".split(",")  # noqa: SIM905 (a list of so many would be a page)
+SOURCES = (*(f"engine/{name}.py" for name in SIMULATED), "engine/policies/*.py", "engine/presets/*.json")  # of simulated results
+
+
 class EngineStudy(Study):
     """The study engine: in which order an LLM server computes requests, what it keeps, and who gives way."""
 
@@ -56,6 +60,7 @@ class EngineStudy(Study):
     metrics = METRICS
     floor = ("RandomOrder",)
     claims = CLAIMS
+    sources = SOURCES
     notes = (
         "The engine is the real one's core, memory manager and policy; only the executor is a cost model, and the clock virtual.",
         "The bound is proven, not attained: shortest remaining work first on a machine that does nothing but marginal work, or each "

@@ -53,7 +53,7 @@ class Provenance(msgspec.Struct, frozen=True):
             If a dataset has no licence.
         """
         data = tuple(DataUse(each["name"], each.get("licence") or "", each.get("sha256")) for each in fingerprints)
-        return cls(_sources(type(study).__module__), _hash([CORE / name for name in RUNNER], CORE), data)
+        return cls(_sources(study), _hash([CORE / name for name in RUNNER], CORE), data)
 
     def stale_because(self, record: Evidence, claim: Claim | None = None) -> tuple[str, ...]:
         """Return what changed since a record was made; data that is not here cannot be said to have changed."""
@@ -91,8 +91,12 @@ def _hash(files: Iterable[Path], root: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _sources(module: str) -> str:
-    """Return the hash of the package a study's module lies in, or of the module alone where it lies in none."""
+def _sources(study: Study) -> str:
+    """Return the hash of the files a study names, else of the package its module lies in, or of the module alone where it lies in none."""
+    if named := getattr(study, "sources", ()):
+        root = CORE.parent
+        return _hash({path for pattern in named for path in root.glob(pattern) if path.is_file()}, root)
+    module = type(study).__module__
     package = sys.modules.get(module.rpartition(".")[0])
     if package is not None and getattr(package, "__path__", None):
         root = Path(next(iter(package.__path__)))

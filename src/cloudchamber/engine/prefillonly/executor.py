@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from cloudchamber.core.errors import InputError
-from cloudchamber.engine.attention import PagedView
+from cloudchamber.engine.attention import PagedView, attend
 from cloudchamber.engine.executor import TorchExecutor
 from cloudchamber.engine.layers import Model
 from cloudchamber.engine.seams import Scheduled
@@ -108,7 +107,7 @@ class HybridExecutor(TorchExecutor):
                 self.decode.wrote(i, nothing, kept[0])
             window = self.windows[i]
             if start == 0 and window is None:
-                out = _attend(q, kv, None)
+                out = attend(q, kv, None)
                 for low, high in cuts:
                     layer.finish(x[low:high], out[low:high].reshape(high - low, -1))
                 del out
@@ -117,21 +116,9 @@ class HybridExecutor(TorchExecutor):
                 first = 0 if window is None else max(0, low - window + 1)
                 behind = torch.arange(low, high, device=device)[:, None] - torch.arange(first, high, device=device)
                 seen = behind >= 0 if window is None else (behind >= 0) & (behind < window)
-                out = _attend(q[low - start : high - start], kv[:, first:high], seen)
+                out = attend(q[low - start : high - start], kv[:, first:high], seen)
                 layer.finish(x[low - start : high - start], out.reshape(high - low, -1))
         return x
-
-
-def _attend(q: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of (rows, heads, size) to (2, tokens, kv heads, size), causal without a mask; (rows, heads, size)."""
-    heads = kv.shape[2]  # as the batch, so that a group's heads share keys without a copy
-    k, v = (each.transpose(0, 1).unsqueeze(1).expand(-1, q.shape[1] // heads, -1, -1) for each in kv)
-    q = q.view(len(q), heads, -1, q.shape[2]).permute(1, 2, 0, 3)
-    return (
-        scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        .permute(2, 0, 1, 3)
-        .reshape(q.shape[2], -1, q.shape[3])
-    )
 
 
 def _best_chunk(model: Model) -> int:

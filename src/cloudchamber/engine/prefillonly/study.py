@@ -14,7 +14,7 @@ from cloudchamber.core.policy import is_clairvoyant
 from cloudchamber.core.study import Figure, Study, rng_of
 from cloudchamber.engine.data import traces_dataset
 from cloudchamber.engine.model import SchedulerPolicy
-from cloudchamber.engine.study import outcome_of, replace_future, violations
+from cloudchamber.engine.study import SOURCES, outcome_of, replace_future, violations
 
 from .claims import CLAIMS
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cloudchamber.core.results import Results
 
     from .workloads import PrefillWorkload
+
+OWN = ("memory.py", "model.py", "simulator.py", "study.py", "workloads.py", "policies/*.py", "presets/*.json")
 
 
 class PrefillStudy(Study):
@@ -41,6 +43,7 @@ class PrefillStudy(Study):
     )
     floor = ("RandomOrder",)
     claims = CLAIMS
+    sources = (*SOURCES, *(f"engine/prefillonly/{name}" for name in OWN))
     notes = (
         "The engine's own core serves one request a step on the cost model t = b·miss + c·miss·(n_input - miss/2).",
         "The bound is proven, not attained: shortest remaining work first with preemption, every prefix computed once. "

@@ -7,13 +7,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from cloudchamber.core.errors import InputError
-from cloudchamber.core.messages import Message, decode, encode
-from cloudchamber.core.source import verbs_of
-
-from .model import SchedulerPolicy
-
-VERBS = verbs_of(SchedulerPolicy)
+from .errors import InputError
+from .messages import Message, decode, encode
+from .source import verbs_of
 
 
 class Asked(Message, frozen=True):
@@ -44,8 +40,15 @@ class Recording(Message, frozen=True):
         """
         return decode(path.read_bytes(), cls)
 
-    def replay(self, policy: Any) -> int:
+    def replay(self, policy: Any, protocol: type) -> int:
         """Ask a policy the same questions and compare its answers; return how many there were.
+
+        Parameters
+        ----------
+        policy : object
+            Of the class that was recorded; anew.
+        protocol : type
+            Whose verbs were asked; its annotations say what the arguments are.
 
         Raises
         ------
@@ -53,7 +56,7 @@ class Recording(Message, frozen=True):
             Naming the first question that it answers otherwise.
         """
         for number, each in enumerate(self.asked):
-            arguments = decode(each.arguments, _arguments(each.verb))
+            arguments = decode(each.arguments, _arguments(protocol, each.verb))
             answer = encode(getattr(policy, each.verb)(*arguments))
             if answer != each.answer:
                 raise InputError(f"question {number}, {each.verb}: recorded was {each.answer!r}, the policy answers {answer!r}.")
@@ -61,19 +64,22 @@ class Recording(Message, frozen=True):
 
 
 class Recorder:
-    """Stands between a core and a policy and writes everything down.
+    """Stands between a world and a policy and writes everything down.
 
     Parameters
     ----------
-    policy : SchedulerPolicy
+    policy : object
+    protocol : type
+        Its verbs are the policy's.
     """
 
-    def __init__(self, policy: Any) -> None:
+    def __init__(self, policy: Any, protocol: type) -> None:
         self.policy = policy
+        self._verbs = verbs_of(protocol)
         self._asked: list[Asked] = []
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
-        if verb not in VERBS:
+        if verb.startswith("_") or verb not in self._verbs:
             raise AttributeError(verb)
         return partial(self._ask, verb)
 
@@ -90,9 +96,9 @@ class Recorder:
 
 
 @cache
-def _arguments(verb: str) -> Any:
-    if verb not in VERBS:
-        raise InputError(f"a recording cannot hold {verb!r}; the verbs are {', '.join(VERBS)}.")
-    function = vars(SchedulerPolicy)[verb]
+def _arguments(protocol: type, verb: str) -> Any:
+    if verb not in verbs_of(protocol):
+        raise InputError(f"a recording cannot hold {verb!r}; the verbs are {', '.join(verbs_of(protocol))}.")
+    function = getattr(protocol, verb)
     hints = get_type_hints(function, include_extras=True)
     return tuple[tuple(hints[name] for name in function.__code__.co_varnames[1 : function.__code__.co_argcount])]  # type: ignore[misc]
