@@ -23,7 +23,7 @@ from cloudchamber.core.results import Table
 from cloudchamber.engine.checkpoints import Shape, tiny
 from cloudchamber.engine.executor import TorchExecutor
 from cloudchamber.engine.llm import LLM, EngineOptions
-from cloudchamber.engine.prefillonly import KeepNone, OneAtATime
+from cloudchamber.engine.prefillonly import CalibratedSJF, KeepNone
 from cloudchamber.engine.prefillonly.executor import HybridExecutor
 
 SHAPE = Shape(intermediate_size=1024, num_hidden_layers=12, max_position_embeddings=16384)
@@ -53,7 +53,7 @@ def engines(folder: Path) -> dict[str, LLM]:
     return {
         "plain": made(longest),
         f"chunked ({CHUNK})": made(CHUNK),
-        "hybrid": made(longest, HybridExecutor, OneAtATime(keep=KeepNone())),
+        "hybrid": made(longest, HybridExecutor, CalibratedSJF(prefix_keep=KeepNone())),
     }
 
 
