@@ -15,6 +15,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,7 @@ def waiting_core(count: int) -> EngineCore:
     return core
 
 
-def perplexity(rows: Rows) -> None:
+def perplexity(_: Path, rows: Rows) -> None:
     """Of int8 and float32 on the demo checkpoint, over source files that it was not trained on."""
     folder = demo()
     files = sorted(Path(sysconfig.get_path("stdlib"), "asyncio").glob("*.py"))[:12]
@@ -297,15 +298,12 @@ def perplexity(rows: Rows) -> None:
 
 def main() -> None:
     """Print every figure."""
-    rows: Rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = tiny(Path(scratch) / "model", shape=SHAPE)
-        throughput(folder, Path(scratch), rows)
-        prefix(folder, rows)
-        chunking(folder, rows)
-        scheduling(folder, rows)
-        perplexity(rows)
-    print(Table(("what", "ours", "against", "ratio"), tuple(rows)))
+        for part in (scheduling, prefix, chunking, partial(throughput, scratch=Path(scratch)), perplexity):
+            rows: Rows = []
+            part(folder, rows=rows)
+            print(Table(("what", "ours", "against", "ratio"), tuple(rows)), "\n", flush=True)
 
 
 if __name__ == "__main__":
