@@ -302,6 +302,8 @@ BAD = [
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]}, 400, "tools"),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "top_logprobs": 2}, 400, "logprobs"),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": [1]}, 400, "chat_template_kwargs"),
+    ("/v1/chat/completions", {"messages": [{"role": "user"}], "chat_template_kwargs": {"messages": []}}, 400, "messages is no variable"),
+    ("/v1/chat/completions", {"messages": [{"role": "user"}], "chat_template_kwargs": {"self": 1}}, 400, "self is no variable"),
     ("/v1/score", {"query": "x"}, 400, "documents"),
     ("/v1/score", {"query": "x", "documents": ["y"], "items": ["z"]}, 400, "documents"),
     ("/v1/score", {"query": "", "documents": [""]}, 400, "empty"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cloudchamber.core.errors import InputError, MissingExtra
@@ -93,22 +94,25 @@ class Text:
         """Text of an answer as its tokens come; it ends before the first of the ``stop`` texts."""
         return Stream(self, stop)
 
-    def chat(self, messages: Sequence[dict[str, Any]], **kwargs: Any) -> list[int]:
-        """Tokens of a conversation, ready for the assistant's answer; further arguments go to the template.
+    def chat(self, messages: Sequence[dict[str, Any]], variables: Mapping[str, Any] = MappingProxyType({})) -> list[int]:
+        """Tokens of a conversation, ready for the assistant's answer; ``variables`` go to the template.
 
         Raises
         ------
         InputError
-            If the checkpoint has no chat template, or the template refuses the messages.
+            If the checkpoint has no chat template, or the template refuses the messages, or a variable has a name of its own.
         """
         from jinja2 import TemplateError
 
         if self._source is None:
             raise InputError("this checkpoint has no chat template; use /v1/completions, or add chat_template.jinja to its folder.")
+        taken = sorted({"messages", "self"} & variables.keys())
+        if taken:
+            raise InputError(f"{taken[0]} is no variable of a chat template that can be set; leave it out of chat_template_kwargs.")
         try:
             if self._template is None:
                 self._template = _environment().from_string(self._source)
-            prompt = self._template.render(**{"add_generation_prompt": True, **self._names, **kwargs, "messages": list(messages)})
+            prompt = self._template.render({"add_generation_prompt": True, **self._names, **variables, "messages": list(messages)})
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise InputError(f"the checkpoint's chat template refuses these messages: {error}") from None
         return self.encode(prompt, special=False)

@@ -177,7 +177,7 @@ def completion(body: CompletionBody, llm: LLM, most: int | None) -> Call:
 
 def chat(body: ChatBody, llm: LLM, most: int | None) -> Call:
     """What a chat body asks for: without max_tokens, as much as the context allows."""
-    prompt = llm.text.chat([_message(each) for each in body.messages], **body.chat_template_kwargs)
+    prompt = llm.text.chat([_message(each) for each in body.messages], body.chat_template_kwargs)
     if not prompt:
         raise InputError("the chat template made an empty prompt of these messages.")
     given = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
