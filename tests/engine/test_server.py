@@ -277,6 +277,7 @@ BAD = [
     ("/v1/completions", b'{"prompt": "x", "temperature": 1e999}', 400, "range|temperature"),
     ("/v1/completions", {"prompt": "x", "top_p": 0}, 400, "top_p"),
     ("/v1/completions", {"prompt": "x", "logprobs": 21}, 400, "logprobs"),
+    ("/v1/completions", {"prompt": "x", "logprobs": 21, "allowed_token_ids": [*range(30)]}, 400, "logprobs"),
     ("/v1/completions", {"prompt": "x", "logprobs": 1, "echo": True}, 400, "echo"),
     ("/v1/completions", {"prompt": "x", "stop": [""]}, 400, "stop"),
     ("/v1/completions", {"prompt": "x", "stop": ["y"] * 17}, 400, "stop"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -86,9 +88,16 @@ class Text:
         """Text of tokens, without special ones."""
         return str(self._tokenizer.decode(list(ids)))
 
-    def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Each token's own text, to be shown."""
-        return [self._tokenizer.decode([i], skip_special_tokens=False) for i in ids]
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What to show for each token, no two alike: its text; where others have the same, the vocabulary's entry; or its number."""
+        ids = range(max(self._tokenizer.get_vocab().values(), default=-1) + 1)
+        texts = self._tokenizer.decode_batch([[i] for i in ids], skip_special_tokens=False)
+        alike = Counter(texts)
+        names = [text if alike[text] == 1 else self._tokenizer.id_to_token(i) or "" for i, text in zip(ids, texts, strict=True)]
+        alike = Counter(names)
+        whole = [bool(name) and alike[name] == 1 and UNFINISHED not in text for name, text in zip(names, texts, strict=True)]
+        return tuple(name if whole[i] else f"token_id:{i}" for i, name in enumerate(names))
 
     def stream(self, stop: Sequence[str] = ()) -> Stream:
         """Text of an answer as its tokens come; it ends before the first of the ``stop`` texts."""
