@@ -10,6 +10,7 @@ from cloudchamber.core.errors import CandidateError, InputError
 from cloudchamber.core.policy import Policy
 from cloudchamber.engine.model import CACHED, FREE, SchedulerPolicy, pin
 from cloudchamber.engine.policies.fcfs import FCFS
+from cloudchamber.engine.policies.plas import PLAS
 from cloudchamber.engine.request import Request
 from cloudchamber.engine.simulator import drive
 
@@ -409,3 +410,27 @@ def test_virtual_time_is_the_sum_of_durations():
     cost = core.spec.cost
     expected = cost.seconds(8, 32.0, 0, 0) + cost.seconds(0, 0.0, 1, 9) + cost.seconds(0, 0.0, 1, 10)
     assert np.isclose(core.clock.now(), expected, rtol=0, atol=1e-15)
+
+
+def test_plas_counts_service_before_a_preemption():
+    class Watched(PLAS):
+        def on_admit(self, view, r):
+            super().on_admit(view, r)
+            events.append((r.id, view.now))
+
+        def victim(self, view, running):
+            chosen = super().victim(view, running)
+            events.append((chosen, view.now))
+            return chosen
+
+        def on_finish(self, view, r):
+            events.append((r.id, view.now))
+            return super().on_finish(view, r)
+
+    events = []
+    core = engine(policy := Watched(), blocks=8, running=2)
+    done = drive(core, [simple(i, 12, 12, 0.01 * i, program=f"p{i}") for i in range(2)])
+    assert max(r.n_preempted for r in done) > 0
+    for i in range(2):
+        times = [now for request, now in events if request == i]  # admitted, gave way, admitted, …, finished
+        assert policy.attained_[f"p{i}"] == pytest.approx(sum(times[1::2]) - sum(times[::2]))

@@ -180,3 +180,21 @@ def test_a_truncating_tokenizer_does_not_truncate():
     made = byte_level()
     made.enable_truncation(3)
     assert len(Text(made).encode("the answer is one, the answer is two")) > 3
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_two_tokens_have_the_same_name(name):
+    text = TEXTS[name]
+    assert len(set(text.names)) == len(text.names) == SIZES[name]
+    assert not any("\ufffd" in each for each in text.names)
+
+
+def test_names_are_texts_unless_those_are_alike():
+    names = {name: text.names.__getitem__ for name, text in TEXTS.items()}
+    ids = {name: text._tokenizer.token_to_id for name, text in TEXTS.items()}
+    assert names["byte level"](ids["byte level"]("Ġanswer")) == " answer"
+    for own in ("a", "▁a", "<0x61>"):  # all decode to "a"
+        assert names["pieces and bytes"](ids["pieces and bytes"](own)) == own
+    assert names["pieces and bytes"](ids["pieces and bytes"]("é")) == "é"
+    broken = ids["pieces and bytes"]("<0xC3>")
+    assert names["pieces and bytes"](broken) == f"token_id:{broken}"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cloudchamber.core.errors import InputError, MissingExtra
@@ -85,30 +88,40 @@ class Text:
         """Text of tokens, without special ones."""
         return str(self._tokenizer.decode(list(ids)))
 
-    def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Each token's own text, to be shown."""
-        return [self._tokenizer.decode([i], skip_special_tokens=False) for i in ids]
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What to show for each token, no two alike: its text; where others have the same, the vocabulary's entry; or its number."""
+        ids = range(max(self._tokenizer.get_vocab().values(), default=-1) + 1)
+        texts = self._tokenizer.decode_batch([[i] for i in ids], skip_special_tokens=False)
+        alike = Counter(texts)
+        names = [text if alike[text] == 1 else self._tokenizer.id_to_token(i) or "" for i, text in zip(ids, texts, strict=True)]
+        alike = Counter(names)
+        whole = [bool(name) and alike[name] == 1 and UNFINISHED not in text for name, text in zip(names, texts, strict=True)]
+        return tuple(name if whole[i] else f"token_id:{i}" for i, name in enumerate(names))
 
     def stream(self, stop: Sequence[str] = ()) -> Stream:
         """Text of an answer as its tokens come; it ends before the first of the ``stop`` texts."""
         return Stream(self, stop)
 
-    def chat(self, messages: Sequence[dict[str, Any]], **kwargs: Any) -> list[int]:
-        """Tokens of a conversation, ready for the assistant's answer; further arguments go to the template.
+    def chat(self, messages: Sequence[dict[str, Any]], variables: Mapping[str, Any] = MappingProxyType({})) -> list[int]:
+        """Tokens of a conversation, ready for the assistant's answer; ``variables`` go to the template.
 
         Raises
         ------
         InputError
-            If the checkpoint has no chat template, or the template refuses the messages.
+            If the checkpoint has no chat template, or the template refuses the messages, or a variable has a name of its own.
         """
         from jinja2 import TemplateError
 
         if self._source is None:
             raise InputError("this checkpoint has no chat template; use /v1/completions, or add chat_template.jinja to its folder.")
+        taken = sorted({"messages", "self"} & variables.keys())
+        if taken:
+            raise InputError(f"{taken[0]} is no variable of a chat template that can be set; leave it out of chat_template_kwargs.")
         try:
             if self._template is None:
                 self._template = _environment().from_string(self._source)
-            prompt = self._template.render(**{"add_generation_prompt": True, **self._names, **kwargs, "messages": list(messages)})
+            prompt = self._template.render({"add_generation_prompt": True, **self._names, **variables, "messages": list(messages)})
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise InputError(f"the checkpoint's chat template refuses these messages: {error}") from None
         return self.encode(prompt, special=False)

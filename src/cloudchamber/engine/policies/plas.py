@@ -16,7 +16,7 @@ PROGRAMS = 4096  # programs remembered
 class PLAS(Policy, SchedulerPolicy):
     """Serve requests of the program that has had least service so far: Autellix's program-level attained service.
 
-    A program's service is the time its finished requests ran. Programs fall through queues whose bounds double, and within a queue
+    A program's service is the time its requests ran, until they ended or were preempted. Programs fall through queues whose bounds double, and within a queue
     requests go by arrival; one that has waited ``starvation`` times as long as its program was served rises to the first queue.
 
     Parameters
@@ -45,20 +45,28 @@ class PLAS(Policy, SchedulerPolicy):
         """By queue, preempted ones first, then by arrival."""
         return [r.id for r in sorted(waiting, key=lambda r: (self._queue(view.now, r), not r.is_preempted, r.arrival, r.id))]
 
+    def victim(self, view: View, running: Sequence[ReqView]) -> int | None:
+        """The last admitted; what it was served so far counts."""
+        self._charge(view.now, running[-1])
+        return running[-1].id
+
     def on_admit(self, view: View, r: ReqView) -> None:
         """Start the request's clock."""
         self.admitted_[r.id] = view.now
 
     def on_finish(self, view: View, r: ReqView) -> Retain:
-        """Charge the program for the time since the request was admitted last."""
-        served_s = view.now - self.admitted_.pop(r.id, view.now)
+        """Charge the program for the time since the request was admitted last; forget the program after its last one."""
+        self._charge(view.now, r)
+        if r.is_last and r.program is not None:
+            self.attained_.pop(r.program, None)
+        return CACHED
+
+    def _charge(self, now: float, r: ReqView) -> None:
+        served_s = now - self.admitted_.pop(r.id, now)
         if r.program is not None:
             self.attained_[r.program] = self.attained_.pop(r.program, 0.0) + served_s
-            if r.is_last:
-                del self.attained_[r.program]
-            elif len(self.attained_) > PROGRAMS:
+            if len(self.attained_) > PROGRAMS:
                 self.attained_.popitem(last=False)
-        return CACHED
 
     def _queue(self, now: float, r: ReqView) -> int:
         attained_s = self.attained_.get(r.program, 0.0) if r.program is not None else 0.0

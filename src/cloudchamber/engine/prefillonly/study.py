@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from cloudchamber.core.datasets import Dataset, locate
@@ -20,6 +21,9 @@ from .claims import CLAIMS
 
 if TYPE_CHECKING:
     from cloudchamber.core.results import Results
+
+    from cloudchamber.engine.model import EngineSpec
+    from cloudchamber.engine.request import Request
 
     from .workloads import PrefillWorkload
 
@@ -47,7 +51,7 @@ class PrefillStudy(Study):
     notes = (
         "The engine's own core serves one request a step on the cost model t = b·miss + c·miss·(n_input - miss/2).",
         "The bound is proven, not attained: shortest remaining work first with preemption, every prefix computed once. "
-        "OracleMeanOrder, the best of all orders, is for at most 9 requests and void beyond.",
+        "OracleMeanOrder is the best of all orders for at most 9 requests an instance, and shortest job first beyond.",
         "Two GPUs as one (tensor, pipeline) are modelled, in their favour.",
     )
 
@@ -89,12 +93,12 @@ class PrefillStudy(Study):
 
         trace = workload.trace(seed)
         spec = workload.spec(trace)
-        shown = replace_future(spec, trace) if is_clairvoyant(policy) else spec
+        told = replace_future(spec, trace) if is_clairvoyant(policy) else spec
         requests = trace.requests()
         finished, cores = [], []
         for own in route(requests, workload.instances):
             if own:
-                done, core = serve(policy, own, shown, rng_of(self.name, workload.name, seed))
+                done, core = serve(policy, own, _own_future(told, own), rng_of(self.name, workload.name, seed))
                 finished += done
                 cores.append(core)
         problems = violations(requests, finished, *cores)
@@ -113,6 +117,14 @@ class PrefillStudy(Study):
         from .figures import figures
 
         return figures(results)
+
+
+def _own_future(told: EngineSpec, own: Sequence[Request]) -> EngineSpec:
+    """An instance's part of the future, if any is told."""
+    if told.future is None:
+        return told
+    ids = {r.id for r in own}
+    return msgspec.structs.replace(told, future=tuple(each for each in told.future if each.id in ids))
 
 
 def _outcome(found: Outcome, instances: int) -> Outcome:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_ANSWERS = 256  # of one HTTP request
 MOST_CHOICES = 20  # of which probabilities can be asked
+MOST_LOGPROBS = 20  # for each token
 NEUTRAL: dict[str, tuple[Any, ...]] = {  # what is not served, and the values that ask for nothing
     "best_of": (1,),
     "frequency_penalty": (0,),
@@ -172,19 +173,19 @@ def completion(body: CompletionBody, llm: LLM, most: int | None) -> Call:
         raise InputError("echo with logprobs is not served: there are no log-probabilities of prompt tokens. Leave one of them out.")
     echo = [each if isinstance(each, str) else llm.text.decode(each) for each in given] if body.echo else []
     max_tokens = _limited(body.max_tokens, most, 16)
-    return _call(body, prompts, _params(body, max_tokens, body.logprobs), echo=echo, id=f"cmpl-{uuid.uuid4().hex}")
+    return _call(body, prompts, _params(body, max_tokens, _named(body.logprobs, llm)), echo=echo, id=f"cmpl-{uuid.uuid4().hex}")
 
 
 def chat(body: ChatBody, llm: LLM, most: int | None) -> Call:
     """What a chat body asks for: without max_tokens, as much as the context allows."""
-    prompt = llm.text.chat([_message(each) for each in body.messages], **body.chat_template_kwargs)
+    prompt = llm.text.chat([_message(each) for each in body.messages], body.chat_template_kwargs)
     if not prompt:
         raise InputError("the chat template made an empty prompt of these messages.")
     given = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     max_tokens = _limited(given, most, max(1, llm.core.max_model_len + 1 - len(prompt)))
     if body.top_logprobs and not body.logprobs:
         raise InputError("top_logprobs needs logprobs to be true.")
-    params = _params(body, max_tokens, body.top_logprobs if body.logprobs else None)
+    params = _params(body, max_tokens, _named(body.top_logprobs if body.logprobs else None, llm))
     return _call(body, [prompt], params, is_chat=True, id=f"chatcmpl-{uuid.uuid4().hex}")
 
 
@@ -223,6 +224,15 @@ def _limited(given: int | None, most: int | None, default: int) -> int:
     if most is not None and given not in (None, most):
         raise InputError(f"this server is prefill-only: max_tokens must be {most}, got {given}.")
     return most or (default if given is None else given)
+
+
+def _named(logprobs: int | None, llm: LLM) -> int | None:
+    """Check the log-probabilities asked for, and have the tokens' names ready: the first time that takes a while."""
+    if logprobs is not None:
+        if not 0 <= logprobs <= MOST_LOGPROBS:
+            raise InputError(f"logprobs must be in [0, {MOST_LOGPROBS}], got {logprobs}.")
+        _ = llm.text.names
+    return logprobs
 
 
 def _params(body: Sampled, max_tokens: int, logprobs: int | None) -> SamplingParams:
@@ -304,9 +314,9 @@ class Writer:
         return found
 
     def _piece(self, token: int) -> str:
-        """A token's text; one that is no whole character goes by its number, so that two never look the same."""
-        piece = self._llm.text.pieces([token])[0]
-        return f"token_id:{token}" if "\ufffd" in piece else piece
+        """A token's name; the model may have tokens that its tokenizer lacks."""
+        names = self._llm.text.names
+        return names[token] if token < len(names) else f"token_id:{token}"
 
     def _logprobs(self, i: int, details: Iterable[Any]) -> dict[str, Any]:
         found: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}

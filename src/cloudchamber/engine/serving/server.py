@@ -118,7 +118,10 @@ def app_of(engine: AsyncEngine, options: ServerOptions = ServerOptions()) -> Sta
             return Events(call, writer, await _submitted(engine, call))
         async with _asked(engine, call) as answers:
             deltas = await _unless_gone(request.receive, _whole(answers))
-            return _json(writer.whole(deltas, [each.request for each in answers]))
+            requests = [each.request for each in answers]
+            if call.params.logprobs is None:
+                return _json(writer.whole(deltas, requests))
+            return await asyncio.to_thread(lambda: _json(writer.whole(deltas, requests)))  # much to write: others go on meanwhile
 
     async def health(request: Request) -> Response:
         engine.check_open()

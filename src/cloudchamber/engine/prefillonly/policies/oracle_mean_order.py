@@ -20,6 +20,9 @@ class OracleMeanOrder(_Keeping):
     It tries every order (those that cannot win are cut short) on a model of the prefix cache: least recently used out first, each
     prompt keeping what ``prefix_keep`` says. So it is the best of all orders *with that rule*, one request at a time.
 
+    Of more than 9 requests it cannot try every order: it then serves the one that takes least time with what is cached now, as
+    :class:`CalibratedSJF` with ``lam=0`` and the true cost does, and is no optimum.
+
     Parameters
     ----------
     prefix_keep : PrefixKeep, default SuffixDiscard()
@@ -34,9 +37,11 @@ class OracleMeanOrder(_Keeping):
     def reset(self, spec: Any, rng: Any) -> None:
         """Find the order."""
         super().reset(spec, rng)
-        if spec.future is None or len(spec.future) > MOST:
-            given = "no future" if spec.future is None else f"{len(spec.future)}"
-            raise InputError(f"OracleMeanOrder needs a trial of at most {MOST} known requests, got {given}.")
+        if spec.future is None:
+            raise InputError("OracleMeanOrder needs a trial whose requests are known, got no future.")
+        self.is_exact_ = len(spec.future) <= MOST
+        if not self.is_exact_:
+            return
         self._best = float("inf")
         self._order: tuple[int, ...] = ()
         self._search((), tuple(spec.future), 0.0, 0.0, OrderedDict())
@@ -44,17 +49,20 @@ class OracleMeanOrder(_Keeping):
         self.mean_s_ = self._best / len(spec.future)
 
     def order(self, view: View, waiting: Sequence[ReqView]) -> Sequence[int]:
-        """By their place in the order found."""
+        """By their place in the order found; of too many, by the time that each takes now."""
+        if not self.is_exact_:
+            return [r.id for r in sorted(waiting, key=lambda r: (self._seconds(r, r.n_cached_now), r.arrival, r.id))]
         place = {request: i for i, request in enumerate(self.turns_)}
         return sorted((r.id for r in waiting), key=place.__getitem__)
 
     def chunk(self, view: View, r: ReqView, budget: int) -> int:
         """Nothing before its turn."""
-        return budget if r.id == self.turns_[0] else 0
+        return 0 if self.is_exact_ and r.id != self.turns_[0] else budget
 
     def on_admit(self, view: View, r: ReqView) -> None:
         """Its turn has come."""
-        self.turns_.remove(r.id)
+        if self.is_exact_:
+            self.turns_.remove(r.id)
 
     def _search(self, done: tuple[int, ...], left: tuple[Upcoming, ...], now: float, total: float, cache: OrderedDict[int, None]) -> None:
         if not left:
@@ -77,7 +85,7 @@ class OracleMeanOrder(_Keeping):
         size = self.spec_.block_tokens
         return sum(max(0.0, now - job.arrival) + self._seconds(job, min(len(job.hashes), (job.n_input - 1) // size) * size) for job in left)
 
-    def _seconds(self, job: Upcoming, hit: int) -> float:
+    def _seconds(self, job: Upcoming | ReqView, hit: int) -> float:
         miss = job.n_input - hit
         return float(self.spec_.cost.seconds(miss, miss * (hit + 0.5 * miss), 0, 0))
 
