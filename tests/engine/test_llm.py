@@ -82,6 +82,13 @@ def test_a_pool_that_is_too_small_is_refused_with_the_size_it_needs(folder):
         LLM(folder, threads=0)
 
 
+def test_no_length_above_the_models_context_is_accepted(folder):
+    llm = LLM(folder, threads=1, options=EngineOptions(max_model_len=10**6, prefill_only=True, blocks=4))
+    context = llm.model.config.max_len
+    with pytest.raises(InputError, match=f"at most {min(context, llm.core.max_scored_len) + 1} in all"):
+        llm.core.check(llm.request([1] * (context + 1), SamplingParams(1)))
+
+
 def test_calibration_fits_a_cost_model_and_tells_the_policy(folder):
     llm = LLM(folder, threads=1, options=EngineOptions(blocks=600, block_tokens=16))
     cost = llm.calibrate()

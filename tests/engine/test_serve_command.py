@@ -199,6 +199,25 @@ def test_a_taken_port_and_a_checkpoint_without_tokenizer_are_refused(checkpoint,
     assert "tokenizer.json" in capsys.readouterr().err
 
 
+def test_a_prefill_only_server_computes_each_prompt_in_one_step(checkpoint, monkeypatch):
+    from cloudchamber.engine.prefillonly.executor import HybridExecutor
+    from cloudchamber.engine.sampling import SamplingParams
+
+    served = []
+    monkeypatch.setattr("cloudchamber.engine.serving.server.serve", lambda engine, *_: served.append(engine))
+    with pytest.raises(SystemExit, match="0"):
+        main(["serve", "engine", str(checkpoint), "--prefill-only", "--threads", "1", "--port", "0"])
+    engine = served[0]
+    engine.close()
+    core, records = engine.core, []
+    assert isinstance(core.executor, HybridExecutor)
+    assert core.spec.token_budget == core.max_scored_len == engine.llm.model.config.max_len
+    assert core.kv.blocks * core.kv.block_tokens > 4 * core.max_scored_len  # room for the prefixes of many
+    core.on_step = records.append
+    assert engine.llm.generate([[7] * 1500], SamplingParams(1))[0].finish_reason == "length"
+    assert len(records) == 1
+
+
 def test_help_names_the_options():
     said = CliRunner().invoke(build(["serve"]), ["serve", "engine", "--help"]).output
     for option in ("--demo", "--prefill-only", "--policy", "--api-key"):

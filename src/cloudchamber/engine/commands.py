@@ -61,7 +61,12 @@ def serve(
 
         max_running = max_running or (1 if prefill_only else 64)
         options = EngineOptions(
-            blocks=blocks, token_budget=token_budget, max_running=max_running, max_model_len=max_model_len, prefix_cache=prefix_cache
+            blocks=blocks,
+            token_budget=token_budget,
+            max_running=max_running,
+            max_model_len=max_model_len,
+            prefix_cache=prefix_cache,
+            prefill_only=prefill_only,
         )
         llm = LLM(
             _demo() if path is None else path,

@@ -56,7 +56,7 @@ class EngineCore:
         self.kv, self.policy, self.executor, self.clock, self.spec, self.on_step = kv, policy, executor, clock, spec, on_step
         pool = kv.blocks * kv.block_tokens
         self.max_model_len = min(max_model_len or pool, pool)
-        self.max_scored_len = max_scored_len or self.max_model_len
+        self.max_scored_len = self.max_model_len if max_scored_len is None else max_scored_len
         self.requests: dict[ReqId, Request] = {}  # all that are not finished
         self.running: list[Request] = []  # in order of admission
         self.steps = 0

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 GUESSED = CostModel(2e-3, 2e-4, 0.0, 1e-3, 0.0)  # until calibrated
 MEMORY_SHARE = 0.25  # of the memory that is free, for the pool
+MOST_BLOCKS = 1 << 16  # of a pool that nothing else bounds
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,18 @@ class EngineOptions:
     Parameters
     ----------
     blocks : int or None
-        Blocks of the KV pool; None: as many as the running requests can fill, at most a quarter of free memory.
+        Blocks of the KV pool; None: as many as the running requests can fill, at most a quarter of free memory; prefill-only: that quarter.
     block_tokens : int or None
         Tokens of a block; None: 64 on CPU, 16 on CUDA.
     token_budget : int or None
-        Most tokens computed in one step; None: 512 on CPU, 2048 on CUDA.
+        Most tokens computed in one step; None: 512 on CPU, 2048 on CUDA; prefill-only: the longest prompt, which is never chunked.
     max_running : int, default 64
         Most sequences in one step.
     max_model_len : int or None
         Most tokens of a request, prompt and answer; None: the model's, as far as the pool holds them.
     prefix_cache : bool, default True
+    prefill_only : bool, default False
+        Sizes for prompts that one token answers: they may be longer than the pool, and run in one step each.
     seed : int, default 0
         For the draws of requests that bring no seed, and for the policy.
     """
@@ -65,6 +68,7 @@ class EngineOptions:
     max_running: int = 64
     max_model_len: int | None = None
     prefix_cache: bool = True
+    prefill_only: bool = False
     seed: int = 0
 
 
@@ -143,25 +147,29 @@ class LLM:
         computes = executor(self.model, seed=options.seed)
         on_cpu = self.device == "cpu"
         size = options.block_tokens or (64 if on_cpu else 16)
-        blocks, longest = self._sizes(options, computes.layout(1, size).pool_bytes, size)
+        free = _free_bytes(self.device)
+        blocks, longest = self._sizes(options, computes.layout(1, size).pool_bytes, size, free)
         kv = PagedKV(blocks, size, computes.layout(blocks, size), options.prefix_cache)
         computes.attach(kv)
-        spec = EngineSpec(size, blocks, options.token_budget or (512 if on_cpu else 2048), options.max_running, GUESSED)
+        scored = min(longest, computes.longest_scored(free - kv.layout.pool_bytes))  # the pool's pages are not all touched yet
+        if scored < 1:
+            raise InputError(f"{blocks} KV blocks leave no memory for a prompt's activations; give fewer blocks.")
+        budget = options.token_budget or (scored if options.prefill_only else 512 if on_cpu else 2048)
+        spec = EngineSpec(size, blocks, budget, options.max_running, GUESSED)
         make: type[Any] = FCFS
         policy = make() if policy is None else policy
         policy.reset(spec, np.random.default_rng(options.seed))
-        scored = min(options.max_model_len or config.max_len, computes.longest_scored(_free_bytes(self.device)))
         self.core = EngineCore(kv, policy, computes, RealClock(), spec, max_model_len=longest, max_scored_len=scored)
         self._next = 0
 
-    def _sizes(self, options: EngineOptions, block_bytes: int, size: int) -> tuple[int, int]:
+    def _sizes(self, options: EngineOptions, block_bytes: int, size: int, free: int) -> tuple[int, int]:
         """Blocks of the pool, and most tokens of a request."""
         longest = min(options.max_model_len or self.model.config.max_len, self.model.config.max_len)
         blocks = options.blocks
         if blocks is None:
-            wanted = options.max_running * -(-longest // size)
-            blocks = min(wanted, int(_free_bytes(self.device) * MEMORY_SHARE) // block_bytes)
-        needed = -(-longest // size) if options.max_model_len else 1
+            wanted = MOST_BLOCKS if options.prefill_only else options.max_running * -(-longest // size)
+            blocks = min(wanted, int(free * MEMORY_SHARE) // block_bytes)
+        needed = -(-longest // size) if options.max_model_len and not options.prefill_only else 1
         if blocks < needed:
             raise InputError(
                 f"the pool has {blocks} blocks of {size} tokens; a request of {min(longest, needed * size)} tokens needs {needed} "
