@@ -109,9 +109,7 @@ def tiny(
 
 def demo(progress: Callable[[int, float], None] | None = None) -> Path:
     """Return the trained demo checkpoint, made once and kept in the user's cache."""
-    from platformdirs import user_cache_path
-
-    folder = user_cache_path("cloudchamber") / "engine" / f"demo-{STEPS}"
+    folder = demo_folder()
     if not folder.is_dir():
         try:
             tiny(folder, train_steps=STEPS, progress=progress)
@@ -119,6 +117,13 @@ def demo(progress: Callable[[int, float], None] | None = None) -> Path:
             if not folder.is_dir():  # else another process was faster
                 raise
     return folder
+
+
+def demo_folder() -> Path:
+    """Where the demo checkpoint lies, once it is made."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("cloudchamber") / "engine" / f"demo-{STEPS}"
 
 
 def _configs(arch: str, shape: Shape, ends: list[int]) -> dict[str, Any]:

@@ -97,12 +97,13 @@ def _policy(study: str, name: str, jail: str) -> Callable[[], Any]:
 
 
 def _demo() -> Path:
-    from .checkpoints import STEPS, demo
+    from .checkpoints import STEPS, demo, demo_folder
+
+    if not demo_folder().is_dir():
+        typer.echo("chamber: training the demo model, once, for a few minutes; it stays in your cache.", err=True)
 
     def show(step: int, loss: float) -> None:
-        if step == 1:
-            typer.echo("chamber: training the demo model, once, for a few minutes; it stays in your cache.", err=True)
-        if step % 20 == 0 or step == STEPS:
+        if step % 20 == 1 or step == STEPS:
             typer.echo(f"chamber: step {step} of {STEPS}, loss {loss:.2f}", err=True)
 
     return demo(show)

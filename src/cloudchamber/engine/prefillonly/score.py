@@ -52,7 +52,7 @@ class Choices:
                 shown = ", ".join(repr(llm.text.decode([piece])) for piece in pieces)
                 raise InputError(
                     f"choice {choice!r} has {len(pieces)} tokens ({shown}), and one answer token is drawn; choose an answer of one token "
-                    "(a leading space often matters), or ask for whole=True, which scores all tokens of every choice."
+                    "(a leading space often matters), or score whole texts by LLM.score(..., whole=True)."
                 )
             if pieces in found:
                 raise InputError(f"choice {choice!r} is there twice.")
