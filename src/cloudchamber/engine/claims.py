@@ -65,7 +65,7 @@ CLAIMS = (
     ),
     _claim(
         "near-bound",
-        "What is left between the best simple order and the proven bound, on bursts of code requests.",
+        "Descriptive: what is left between the best simple order and the proven bound, on bursts of code requests.",
         LATENCY,
         Measure("ratio", ("ShortestPrompt",)),
         ("azure-code",),

@@ -16,8 +16,9 @@ PROGRAMS = 4096  # programs remembered
 class PLAS(Policy, SchedulerPolicy):
     """Serve requests of the program that has had least service so far: Autellix's program-level attained service.
 
-    A program's service is the time its requests ran, until they ended or were preempted. Programs fall through queues whose bounds double, and within a queue
-    requests go by arrival; one that has waited ``starvation`` times as long as its program was served rises to the first queue.
+    A program's service is the time its requests ran, until they ended or were preempted. Programs fall through queues whose bounds
+    double, and within a queue requests go by arrival; one that has waited ``starvation`` times as long as its program was served rises
+    to the first queue.
 
     Parameters
     ----------

@@ -21,7 +21,6 @@ from .claims import CLAIMS
 
 if TYPE_CHECKING:
     from cloudchamber.core.results import Results
-
     from cloudchamber.engine.model import EngineSpec
     from cloudchamber.engine.request import Request
 
