@@ -128,6 +128,17 @@ def test_memory_predicted_for_each_token_is_memory_used(folder):
     assert used[1] - executor.scored_bytes(3000) < 2**20
 
 
+def test_memory_predicted_holds_with_a_hit(folder):
+    llm = hybrid(folder, 64, 64)
+    llm.core.max_scored_len = 5000
+    prompt = np.random.default_rng(5).integers(512, size=3000).tolist()
+    first = llm.score([prompt[:100]], [1, 2])
+    assert np.isfinite(first).all()
+    used = peak_bytes(lambda: llm.score([prompt], [1, 2]))
+    assert llm.core.kv.counts().cached == 4
+    assert used < llm.core.executor.scored_bytes(3000) + 2**19
+
+
 def test_the_longest_prompt_is_the_longest_that_fits(folder):
     executor = hybrid(folder, 64, 0).core.executor
     for budget in (10**5, 10**6):

@@ -54,7 +54,10 @@ class HybridExecutor(TorchExecutor):
         whole = c.hidden + 2 * c.heads * c.head_dim + 2 * c.kv_heads * c.head_dim
         turns = len(set(c.ropes)) * c.head_dim * 4 + 16  # of rotary positions, and the tokens themselves
         chunk = 2 * c.hidden + (2 * c.heads + 2 * c.kv_heads) * c.head_dim + 3 * c.intermediate
-        return n_tokens * (whole * item + turns) + min(n_tokens, self.chunk_rows) * chunk * item
+        rows = min(n_tokens, self.chunk_rows)
+        masked = max((min(n_tokens, window + rows) for window in c.windows if window is not None), default=0)  # and as numbers
+        masked = masked if self.model.device == "cpu" else n_tokens
+        return n_tokens * (whole * item + turns) + rows * (chunk * item + masked * (1 + item))
 
     def longest_scored(self, free_bytes: int) -> int:
         """Maximum input length: most tokens of a prompt whose activations fit."""
@@ -91,11 +94,12 @@ class HybridExecutor(TorchExecutor):
         kv = torch.empty(2, end, c.kv_heads, c.head_dim, dtype=model.dtype, device=device)
         rows = pool.rows(self.kv.table(each.request), max(start, min(end, each.kept)))
         paired = torch.from_numpy(np.stack([rows, rows + pool.block])).to(device)
-        prefix, kept = paired[:, :start].reshape(-1), paired[:, start:]
+        prefix, kept = paired[:, :start], paired[:, start:]
         nothing = PagedView(pool, np.empty((0, 0), np.int64), np.empty(0, np.int64))
         for i, layer in enumerate(model.layers):
             if start:
-                kv[:, :start] = pool.keys(i).index_select(0, prefix).view(2, start, c.kv_heads, c.head_dim)
+                for which in (0, 1):  # without a copy between
+                    torch.index_select(pool.keys(i), 0, prefix[which], out=kv[which, :start])
             for low, high in cuts:
                 rows_ = slice(low - start, high - start)
                 qkv = layer.project(x[rows_], turns[i][rows_])
@@ -114,11 +118,38 @@ class HybridExecutor(TorchExecutor):
                 continue
             for low, high in cuts:  # a mask of all rows at once would be larger than everything else
                 first = 0 if window is None else max(0, low - window + 1)
-                behind = torch.arange(low, high, device=device)[:, None] - torch.arange(first, high, device=device)
-                seen = behind >= 0 if window is None else (behind >= 0) & (behind < window)
-                out = attend(q[low - start : high - start], kv[:, first:high], seen)
+                if window is None and device == "cpu":
+                    out = _attend_after(q[low - start : high - start], kv[:, :high])
+                else:
+                    at, of = torch.arange(low, high, device=device)[:, None], torch.arange(first, high, device=device)
+                    seen = of <= at
+                    if window is not None:
+                        seen &= of > at - window
+                    out = attend(q[low - start : high - start], kv[:, first:high], seen)
+                    del seen
                 layer.finish(x[low - start : high - start], out.reshape(high - low, -1))
         return x
+
+
+def _attend_after(q: Tensor, kv: Tensor) -> Tensor:
+    """Attention of the last rows (rows, heads, size) to all tokens (2, tokens, kv heads, size), causal; (rows, heads, size).
+
+    Without a mask: to the tokens before the rows and, causally, to the rows themselves, weighed by the sums of their exponentials.
+    """
+    rows, before, heads = len(q), kv.shape[1] - len(q), kv.shape[2]
+    grouped = q.view(rows, heads, -1, q.shape[2]).permute(1, 2, 0, 3)
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+    def part(of: Tensor, is_causal: bool) -> tuple[Tensor, Tensor]:
+        k, v = (each.transpose(0, 1).unsqueeze(1).expand(-1, grouped.shape[1], -1, -1) for each in of)
+        found: tuple[Tensor, Tensor] = flash(grouped, k, v, 0.0, is_causal)
+        return found
+
+    out, total = part(kv[:, before:], True)
+    if before:
+        earlier, sum_ = part(kv[:, :before], False)
+        out = out.lerp_(earlier, (sum_ - total).sigmoid_().to(out.dtype).unsqueeze(-1))
+    return out.permute(2, 0, 1, 3).reshape(rows, -1, q.shape[2])
 
 
 def _best_chunk(model: Model) -> int:
