@@ -112,8 +112,7 @@ def test_random_requests_aborts_and_steps_keep_every_block_in_one_state(name):
 
 def told(requests) -> list[tuple]:
     return [
-        (r.id, r.arrival, r.admitted_s, r.first_token_s, r.last_token_s, r.finish_s, r.max_gap_s, r.n_cached, r.n_hit, r.n_preempted)
-        for r in requests
+        (r.id, r.arrival, r.admitted_s, r.first_token_s, r.last_token_s, r.finish_s, r.max_gap_s, r.n_hit, r.n_preempted) for r in requests
     ]
 
 

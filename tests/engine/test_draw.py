@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cloudchamber.core.errors import InputError
 from cloudchamber.engine.draw import draw, uniform
 from cloudchamber.engine.sampling import SamplingParams
 
@@ -68,3 +69,14 @@ def test_a_seed_and_a_place_name_a_number():
     assert all(0 <= each < 1 for each in numbers)
     assert abs(np.mean(numbers) - 0.5) < 4 * (1 / 12 / 900) ** 0.5
     assert uniform(3, -1, 4) == uniform(3, -1, 4)
+
+
+@pytest.mark.parametrize("params", [SamplingParams(temperature=1.0, top_p=1e-60), SamplingParams(temperature=1e-300)])
+def test_the_smallest_values_take_the_likeliest_token(params):
+    assert drawn(params, count=8).tokens == [0] * 8
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 1.5, "1", True])
+def test_a_seed_of_another_kind_is_refused(seed):
+    with pytest.raises(InputError, match="seed must be"):
+        SamplingParams(seed=seed)

@@ -151,7 +151,7 @@ def test_what_is_not_kept_is_computed_all_the_same(checkpoint):
     requests = [request(i, p, 1) for i, p in enumerate(prompts)]
     for r, prompt in zip(requests, prompts, strict=True):
         models.assert_greedy(folder, prompt, answer(core, [r])[0])
-    assert [r.n_cached for r in requests] == [0, 4, 0]  # whole blocks of the 6 tokens kept
+    assert [r.n_hit for r in requests] == [0, 4, 0]  # whole blocks of the 6 tokens kept
 
 
 def test_an_exception_fails_the_requests_of_its_step_alone(checkpoint, monkeypatch):

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cloudchamber.core.errors import InputError
+from cloudchamber.core.errors import CandidateError, InputError
 from cloudchamber.engine.checkpoints import Shape, tiny
 from cloudchamber.engine.kernels import ROWS, Kernels, candidates, set_threads
 from cloudchamber.engine.llm import LLM, EngineOptions
+from cloudchamber.engine.policies.fcfs import FCFS
 from cloudchamber.engine.sampling import SamplingParams
 
 from . import models
@@ -143,3 +144,22 @@ def test_threads_are_probed():
     assert set_threads(1) == torch.get_num_threads() == 1
     assert set_threads(None) >= 1
     set_threads(1)
+
+
+class _Never(FCFS):
+    def chunk(self, view, r, most):
+        return 0
+
+
+def test_a_policy_that_lets_nothing_run_is_told_and_leaves_nothing_behind(folder, monkeypatch):
+    monkeypatch.setattr("cloudchamber.engine.runtime.STALL_S", 0.05)
+    llm = LLM(folder, threads=1, policy=_Never(), options=EngineOptions(blocks=8))
+    with pytest.raises(CandidateError, match="lets none run"):
+        llm.generate([[1], [2]])
+    assert not llm.core.requests
+
+
+def test_a_stop_token_is_no_text_beside_stop_texts(llm):
+    (whole,) = llm.generate([[9, 9]], SamplingParams(max_tokens=8, ignore_eos=True))
+    (cut,) = llm.generate([[9, 9]], SamplingParams(max_tokens=8, stop_ids=(whole.token_ids[2],), stop=("never there",)))
+    assert cut.text == llm.text.decode(cut.token_ids[:-1])

@@ -122,6 +122,7 @@ def test_a_truncated_file_names_the_tensor_it_ends_in(folder):
         ({"model_type": "mamba"}, "architecture 'mamba'; this engine knows gemma3_text, llama"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope scaling 'yarn'"),
         ({"hidden_size": ...}, "lacks 'hidden_size'"),
+        ({"hidden_act": "gelu"}, "activation 'gelu'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ],
 )

@@ -241,7 +241,6 @@ class EngineCore:
             self._unpin(r.program)
         self.running.append(r)
         r.kept = None if kept == r.n_tokens else kept
-        r.n_cached += r.n_computed
         if r.admitted_s is None:
             r.admitted_s, r.n_hit = self.clock.now(), r.n_computed
         view = self.request_view(r, is_pinned=had_pin)

@@ -92,7 +92,10 @@ def _uniform(r: Request, seed: int) -> float:
 
 def _drawn(logits: Tensor, asked: Sequence[SamplingParams], chances: Sequence[float], is_cut: bool) -> list[int]:
     """Invert each row's cumulative distribution, likeliest tokens first where only some may be drawn."""
-    logits = logits / torch.tensor([[params.temperature] for params in asked], device=logits.device)
+    # the largest is 0, so that no temperature overflows
+    logits = (logits - logits.amax(1, keepdim=True)) / torch.tensor(
+        [[max(params.temperature, 1e-30)] for params in asked], device=logits.device
+    )
     ids: Tensor | None = None
     if is_cut:
         most = max(params.top_k if params.top_p == 1 and params.top_k else logits.shape[1] for params in asked)
@@ -102,7 +105,7 @@ def _drawn(logits: Tensor, asked: Sequence[SamplingParams], chances: Sequence[fl
         logits = logits.masked_fill(place >= most_of, -torch.inf)
         weights = logits.softmax(1)
         before = weights.cumsum(1) - weights
-        logits = logits.masked_fill(before >= torch.tensor([[params.top_p] for params in asked], device=logits.device), -torch.inf)
+        logits = logits.masked_fill(before >= logits.new_tensor([[max(params.top_p, 1e-30)] for params in asked]), -torch.inf)
     sums = logits.double().softmax(1).cumsum(1)
     aims = torch.tensor(chances, dtype=torch.float64, device=logits.device)[:, None] * sums[:, -1:]
     found = torch.searchsorted(sums, aims, right=True).clamp_(max=logits.shape[1] - 1)

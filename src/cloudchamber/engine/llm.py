@@ -28,6 +28,7 @@ from .loading import read_config, read_tensors
 from .model import CostModel, EngineSpec
 from .policies.fcfs import FCFS
 from .request import Request
+from .runtime import Stepper, abandon
 from .sampling import SamplingParams
 from .seams import Progress, StepRecord
 from .text import Text
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 
 GUESSED = CostModel(2e-3, 2e-4, 0.0, 1e-3, 0.0)  # until calibrated
 MEMORY_SHARE = 0.25  # of the memory that is free, for the pool
-MOST_BLOCKS = 1 << 16  # of a pool that nothing else bounds
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class LLM:
         longest = min(options.max_model_len or self.model.config.max_len, self.model.config.max_len)
         blocks = options.blocks
         if blocks is None:
-            wanted = MOST_BLOCKS if options.prefill_only else options.max_running * -(-longest // size)
+            wanted = 1 << 16 if options.prefill_only else options.max_running * -(-longest // size)
             blocks = min(wanted, int(free * MEMORY_SHARE) // block_bytes)
         needed = -(-longest // size) if options.max_model_len and not options.prefill_only else 1
         if blocks < needed:
@@ -245,6 +245,8 @@ class LLM:
         ------
         InputError
             If a prompt could never run; then none does.
+        CandidateError
+            If the policy fails, or lets nothing run.
         """
         asked = [params or SamplingParams()] * len(prompts) if params is None or isinstance(params, SamplingParams) else list(params)
         if len(asked) != len(prompts):
@@ -253,12 +255,16 @@ class LLM:
         for r in requests:
             self.core.check(r)
         answers = {r.id: _Answer(self, r) for r in requests}
-        for r in requests:
-            self.core.add(r)
-        while any(r.finish is None for r in requests):
-            for progress in self.core.step():
-                if progress.request.id in answers:
-                    answers[progress.request.id].take(progress)
+        stepper = Stepper(self.core)
+        try:
+            for r in requests:
+                self.core.add(r)
+            while any(r.finish is None for r in requests):
+                for progress in stepper.step():
+                    if progress.request.id in answers:
+                        answers[progress.request.id].take(progress)
+        finally:
+            abandon(self.core, requests)
         return [answers[r.id].completion() for r in requests]
 
     def score(self, prompts: Sequence[str | Sequence[int]], choices: Sequence[str | int], *, whole: bool = False) -> np.ndarray:
@@ -321,7 +327,8 @@ class _Answer:
             self._details += progress.details[: len(progress.tokens)]
         if self._stream is None:
             return
-        self._text += self._stream.push(progress.tokens)
+        # the token that stopped it is no text
+        self._text += self._stream.push(progress.tokens[:-1] if progress.finish == "stop" else progress.tokens)
         if progress.finish is not None:
             self._text += self._stream.flush()
         elif self._stream.is_stopped:
@@ -333,10 +340,10 @@ class _Answer:
         tokens = r.tokens[r.n_input :]
         if self._stream is not None:
             finish = "stop" if self._stream.is_stopped else str(r.finish)
-            return Completion(self._text, tokens, finish, self._details, r.n_cached, r.error)
+            return Completion(self._text, tokens, finish, self._details, r.n_hit, r.error)
         told = tokens[:-1] if r.finish == "stop" else tokens
         text = self._llm.text.decode(told) if self._llm.has_text else ""
-        return Completion(text, tokens, str(r.finish), self._details, r.n_cached, r.error)
+        return Completion(text, tokens, str(r.finish), self._details, r.n_hit, r.error)
 
 
 def _free_bytes(device: str) -> int:

@@ -144,6 +144,10 @@ def read_config(path: Path) -> ModelConfig:
             raise InputError(f"{file}: partial_rotary_factor {found['partial_rotary_factor']} is not supported; only 1.0 is.")
         if found.get("attn_logit_softcapping") or found.get("final_logit_softcapping") or found.get("use_bidirectional_attention"):
             raise InputError(f"{file}: soft-capped logits and bidirectional attention are not supported.")
+        known = "gelu_pytorch_tanh" if arch == "gemma3_text" else "silu"
+        activation = found.get("hidden_activation") or found.get("hidden_act") or known
+        if activation != known:
+            raise InputError(f"{file}: the activation {activation!r} is not supported; of {arch} only {known} is.")
         eos = found.get("eos_token_id")
         bias = bool(found.get("attention_bias", False))
         return ModelConfig(

@@ -51,8 +51,7 @@ class Request:
     program_arrival: float = 0.0
     n_computed: int = 0
     n_output: int = 0
-    n_cached: int = 0  # tokens that the prefix cache spared, over all admissions
-    n_hit: int = 0  # of them at the first admission: others had brought them
+    n_hit: int = 0  # tokens that the prefix cache spared at the first admission: others had brought them
     n_preempted: int = 0
     was_preempted: bool = False  # and not been admitted again since
     kept: int | None = None  # leading tokens whose KV stays; None: all

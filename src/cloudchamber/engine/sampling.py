@@ -55,6 +55,7 @@ class SamplingParams:
         self._check("temperature", math.isfinite(self.temperature) and 0 <= self.temperature <= 100, "a number in [0, 100]")
         self._check("top_p", math.isfinite(self.top_p) and 0 < self.top_p <= 1, "a number in (0, 1]")
         self._check("top_k", self.top_k >= 0, "at least 0")
+        self._check("seed", self.seed is None or (type(self.seed) is int and abs(self.seed) < 2**63), "None or an int of less than 64 bits")
         most = max(20, len(self.allowed_token_ids))
         self._check("logprobs", self.logprobs is None or 0 <= self.logprobs <= most, f"None or in [0, {most}]")
         self._check("stop", all(self.stop), "texts that are not empty")

@@ -59,7 +59,7 @@ class Metrics:
         """Count a request that has ended."""
         self.finishes[r.finish or "error"] += 1
         self.counts["prompt_tokens_total"] += r.n_input
-        self.counts["cached_prompt_tokens_total"] += r.n_cached
+        self.counts["cached_prompt_tokens_total"] += r.n_hit
         self.counts["generation_tokens_total"] += r.n_output
         self.counts["preemptions_total"] += r.n_preempted
         if r.admitted_s is not None:

@@ -340,7 +340,7 @@ class Writer:
         """Tokens read, each prompt once, and tokens generated."""
         read = sum(map(len, self.call.prompts))
         made = sum(r.n_output for r in requests)
-        cached = sum(min(r.n_cached, r.n_input) for r in requests[:: self.call.n])
+        cached = sum(r.n_hit for r in requests[:: self.call.n])
         return {
             "prompt_tokens": read,
             "completion_tokens": made,
