@@ -21,8 +21,9 @@ MAX_SOURCE = 1 << 20  # bytes
 
 
 def verbs_of(protocol: type) -> tuple[str, ...]:
-    """The methods a Protocol asks for."""
-    return tuple(name for name, value in vars(protocol).items() if inspect.isfunction(value) and not name.startswith("_"))
+    """The methods a Protocol asks for, those it extends first."""
+    found = {name: value for cls in reversed(protocol.__mro__) for name, value in vars(cls).items()}
+    return tuple(name for name, value in found.items() if inspect.isfunction(value) and not name.startswith("_"))
 
 
 def make_policy(source: str, verbs: tuple[str, ...], name: str | None = None, path: str = "policy.py") -> Any:

@@ -116,8 +116,13 @@ def _may_import(name: str, libraries: tuple[str, ...], module: str) -> bool:
 
 
 def policy_classes(tree: ast.Module, verbs: tuple[str, ...]) -> list[str]:
-    """Names of the classes that have (or inherit within the source) every verb but ``reset``, which a base class may bring."""
+    """Names of the classes that have (or inherit) every verb but ``reset``, which a base class may bring.
+
+    What is imported from a ``model`` may be a Protocol with defaults: a class derived from it has them all.
+    """
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    models = [node for node in tree.body if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("model")]
+    protocols = {alias.asname or alias.name for node in models for alias in node.names}
 
     def methods(name: str, seen: frozenset[str] = frozenset()) -> set[str]:
         node = classes.get(name)
@@ -126,7 +131,7 @@ def policy_classes(tree: ast.Module, verbs: tuple[str, ...]) -> list[str]:
         own = {each.name for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))}
         for base in node.bases:
             if isinstance(base, ast.Name):
-                own |= methods(base.id, seen | {name})
+                own |= set(verbs) if base.id in protocols else methods(base.id, seen | {name})
         return own
 
     needed = {verb for verb in verbs if verb != "reset"}

@@ -160,7 +160,11 @@ def _is_allowed(name: str, home: str, policies: Iterable[str]) -> bool:
     if name.startswith(f"{PACKAGE}.core."):
         if name.split(".")[2] in CORE:
             return True
-    elif home.startswith(name + ".") or not name.startswith(PACKAGE):
+    elif (
+        (name.endswith(".model") and home.startswith(name.removesuffix("model")))
+        or home.startswith(name + ".")
+        or not name.startswith(PACKAGE)
+    ):  # of the package around it
         return True
     raise InputError(
         f"{home} or a policy next to it imports {name}, which must not be in the jail; models and policies import core and numpy only."

@@ -64,7 +64,7 @@ class Contract:
         if not self.verbs:
             raise InputError(f"Protocol {protocol.__name__} has no methods, so no policy can be asked anything.")
         for verb in self.verbs:
-            function = vars(protocol)[verb]
+            function = getattr(protocol, verb)
             names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
             hints = get_type_hints(function, include_extras=True)
             missing = [name for name in (*names, "return") if name not in hints]

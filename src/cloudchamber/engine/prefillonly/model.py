@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from cloudchamber.engine.model import SchedulerPolicy
+
+
+class PrefillScheduler(SchedulerPolicy, Protocol):
+    """The engine's scheduler, asked about requests for one token: ``order`` and ``keep`` are what matters."""
+
 
 class JCT(Protocol):
     """How long a request takes on an idle engine, in a unit of its own choice. Works on arrays too."""

@@ -14,10 +14,10 @@ from cloudchamber.core.outcome import Bound, Metric, Outcome
 from cloudchamber.core.policy import is_clairvoyant
 from cloudchamber.core.study import Figure, Study, rng_of
 from cloudchamber.engine.data import traces_dataset
-from cloudchamber.engine.model import SchedulerPolicy
 from cloudchamber.engine.study import SOURCES, outcome_of, replace_future, violations
 
 from .claims import CLAIMS
+from .model import PrefillScheduler
 
 if TYPE_CHECKING:
     from cloudchamber.core.results import Results
@@ -36,7 +36,7 @@ class PrefillStudy(Study):
     title = "Prefill-only serving"
     systems = ("PrefillOnly",)
     papers = ("PrefillOnly: An Inference Engine for Prefill-only Workloads in Large Language Model Applications",)
-    protocol = SchedulerPolicy
+    protocol = PrefillScheduler
     metrics = (
         Metric("mean_latency_s", "s"),
         Metric("p99_latency_s", "s"),
