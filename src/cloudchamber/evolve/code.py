@@ -118,11 +118,12 @@ def _may_import(name: str, libraries: tuple[str, ...], module: str) -> bool:
 def policy_classes(tree: ast.Module, verbs: tuple[str, ...]) -> list[str]:
     """Names of the classes that have (or inherit) every verb but ``reset``, which a base class may bring.
 
-    What is imported from a ``model`` may be a Protocol with defaults: a class derived from it has them all.
+    What comes from a ``model`` may be a Protocol with defaults, and from ``policies`` a sibling: a class derived from it has them all.
     """
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    models = [node for node in tree.body if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("model")]
-    protocols = {alias.asname or alias.name for node in models for alias in node.names}
+    imports = [(node.module or "", node) for node in tree.body if isinstance(node, ast.ImportFrom)]
+    homes = [node for module, node in imports if module.endswith("model") or ".policies" in module]
+    protocols = {alias.asname or alias.name for node in homes for alias in node.names}
 
     def methods(name: str, seen: frozenset[str] = frozenset()) -> set[str]:
         node = classes.get(name)
