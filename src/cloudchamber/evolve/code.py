@@ -110,6 +110,8 @@ def _may_import(name: str, libraries: tuple[str, ...], module: str) -> bool:
     top = name.split(".", maxsplit=1)[0]
     if name.startswith("cloudchamber.core"):
         return name.partition("cloudchamber.core.")[2].split(".")[0] in CORE
+    if name.endswith(".model") and module.startswith(name.removesuffix("model")):  # of the package around it
+        return True
     if name.startswith(module + ".") or name == module:
         return name.removeprefix(module).split(".")[1:2] in ([], ["model"], ["policies"])
     return top in libraries or (top in sys.stdlib_module_names and top not in FORBIDDEN)
