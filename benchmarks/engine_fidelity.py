@@ -29,7 +29,6 @@ from cloudchamber.engine.policies.fcfs import FCFS
 from cloudchamber.engine.policies.longest_prefix_match import LongestPrefixMatch
 from cloudchamber.engine.policies.shortest_prompt import ShortestPrompt
 from cloudchamber.engine.request import Request
-from cloudchamber.engine.runtime import replay
 from cloudchamber.engine.sampling import SamplingParams
 from cloudchamber.engine.seams import StepRecord
 from cloudchamber.engine.simulator import drive
@@ -50,11 +49,11 @@ def prompts(n: int, rng: np.random.Generator) -> list[tuple[list[int], int]]:
 
 
 def arrivals(llm: LLM, made: list[tuple[list[int], int]], at: np.ndarray, salt: str) -> list[Request]:
-    """Real requests; ``arrival`` counts from the start of a replay."""
+    """Real requests that begin to arrive now."""
     found = []
     for (tokens, answer), when in zip(made, at, strict=True):
         r = llm.request(tokens, SamplingParams(answer, ignore_eos=True), salt=salt)
-        r.arrival = float(when)
+        r.arrival = llm.core.clock.now() + float(when)
         found.append(r)
     return found
 
@@ -63,7 +62,7 @@ def learned(llm: LLM, made: list[tuple[list[int], int]], rng: np.random.Generato
     """The cost model of other requests of the same kind, served before: ``calibrate()`` alone has not seen such mixtures of loads."""
     records: list[StepRecord] = []
     llm.core.on_step = records.append
-    replay(llm.core, arrivals(llm, made, pace(llm.core.spec.cost, made, rng), "before"))
+    drive(llm.core, arrivals(llm, made, pace(llm.core.spec.cost, made, rng), "before"))
     llm.core.spec = msgspec.structs.replace(llm.core.spec, cost=fit(records))
     return llm.core.spec.cost
 
@@ -113,8 +112,8 @@ def main() -> None:
             llm.core.on_step = records.append
             start = llm.core.clock.now()
             requests = arrivals(llm, made, at, policy)
-            virtual = judged(simulated(llm, requests, make()), 0.0)
-            real = judged(replay(llm.core, requests), start)
+            virtual = judged(simulated(llm, requests, make()), start)
+            real = judged(drive(llm.core, requests), start)
             steps = np.array([(r.new, r.attended, r.decodes, r.context, r.duration_s) for r in records])
             errors.append(np.abs(cost.seconds(*steps.T[:4]) / steps[:, 4] - 1))
             rows.append((policy, real, virtual))

@@ -216,7 +216,7 @@ class Idle(FCFS):
 
 
 def test_a_policy_that_lets_nothing_run_fails_the_requests(monkeypatch):
-    monkeypatch.setattr("cloudchamber.engine.serving.aio.STALL_S", 0.05)
+    monkeypatch.setattr("cloudchamber.engine.stepping.STALL_S", 0.05)
 
     async def test():
         async with Engine(policy=Idle()) as engine:

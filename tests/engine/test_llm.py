@@ -152,7 +152,7 @@ class _Never(FCFS):
 
 
 def test_a_policy_that_lets_nothing_run_is_told_and_leaves_nothing_behind(folder, monkeypatch):
-    monkeypatch.setattr("cloudchamber.engine.runtime.STALL_S", 0.05)
+    monkeypatch.setattr("cloudchamber.engine.stepping.STALL_S", 0.05)
     llm = LLM(folder, threads=1, policy=_Never(), options=EngineOptions(blocks=8))
     with pytest.raises(CandidateError, match="lets none run"):
         llm.generate([[1], [2]])

@@ -15,7 +15,7 @@ import cloudchamber
 from cloudchamber.core.registry import load_study
 
 ROOT = Path(cloudchamber.__file__).parent
-ROOMS = {"study.py", "runtime.py", "workloads.py", "data.py", "traces.py", "optimum.py", "claims.py", "figures.py", "commands.py"}
+ROOMS = {"study.py", "workloads.py", "data.py", "traces.py", "optimum.py", "claims.py", "figures.py", "commands.py"}
 
 
 @pytest.mark.parametrize("name", ["engine", "engine.prefillonly"])

@@ -38,7 +38,6 @@ _HOMES = {
     "policies.random_order": ("RandomOrder",),
     "policies.shortest_prompt": ("ShortestPrompt",),
     "request": ("Request",),
-    "runtime": ("replay",),
     "sampling": ("SamplingParams",),
     "seams": ("Clock", "Executor", "KVGroup", "KVLayout", "KVManager", "PoolCounts", "Progress", "Scheduled", "StepPlan", "StepResult"),
     "serving.aio": ("AsyncEngine",),

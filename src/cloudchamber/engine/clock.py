@@ -18,6 +18,10 @@ class RealClock:
     def advance(self, seconds: float) -> None:
         """The step has taken its time already."""
 
+    def wait(self, until: float) -> None:
+        """Sleep."""
+        time.sleep(max(0.0, until - self.now()))
+
 
 class VirtualClock:
     """Stands still until it is advanced."""
@@ -33,6 +37,6 @@ class VirtualClock:
         """Move on."""
         self._now += seconds
 
-    def set(self, now: float) -> None:
+    def wait(self, until: float) -> None:
         """Move on to a point in time."""
-        self._now = max(self._now, now)
+        self._now = max(self._now, until)

@@ -363,7 +363,7 @@ class EngineCore:
     def _leap(self, plan: StepPlan, times: np.ndarray) -> list[Progress]:
         """Account for several equal decode steps at once."""
         leap.grow(self.kv, plan, len(times))
-        self.clock.set(float(times[-1]))  # type: ignore[attr-defined]
+        self.clock.wait(float(times[-1]))
         self.steps += len(times) - 1
         longest = float(np.diff(times).max())
         progress = []

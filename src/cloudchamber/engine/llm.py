@@ -28,9 +28,9 @@ from .loading import read_config, read_tensors
 from .model import CostModel, EngineSpec
 from .policies.fcfs import FCFS
 from .request import Request
-from .runtime import Stepper, abandon
 from .sampling import SamplingParams
 from .seams import Progress, StepRecord
+from .stepping import Stepper, abandon
 from .text import Text
 
 log = logging.getLogger(__name__)
@@ -299,12 +299,8 @@ class LLM:
                 (32, 4),
                 (2, longest // 2),
             ):
-                salt = f"calibration {len(records)}"
-                for _ in range(min(count, core.spec.max_running)):
-                    prompt = rng.integers(self.model.config.vocab, size=max(length, 1)).tolist()
-                    core.add(self.request(prompt, SamplingParams(max_tokens=8, ignore_eos=True), salt=salt))
-                while core.requests:
-                    core.step()
+                shape = (min(count, core.spec.max_running), max(length, 1))
+                self.generate(rng.integers(self.model.config.vocab, size=shape).tolist(), SamplingParams(max_tokens=8, ignore_eos=True))
         finally:
             core.on_step = old
         cost = fit(records)

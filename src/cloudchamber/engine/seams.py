@@ -161,6 +161,9 @@ class Clock(Protocol):
     def advance(self, seconds: float) -> None:
         """A step took so long; a real clock has noticed."""
 
+    def wait(self, until: float) -> None:
+        """There is nothing to do before then."""
+
 
 class KVManager(Protocol):
     """Bookkeeping of KV blocks: tables, hashes, reference counts, pins. Holds no tensor."""

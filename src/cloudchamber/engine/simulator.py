@@ -1,4 +1,4 @@
-"""The verified world: the engine itself, with a cost model for an executor and a clock that it moves."""
+"""Requests served as they arrive: with a cost model and a virtual clock the verified world, with torch and a real one the real world."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 
 from cloudchamber.core.errors import CandidateError
 
-from .clock import VirtualClock
 from .core import EngineCore
 from .request import Request
 
 
 def drive(core: EngineCore, arrivals: Iterable[Request], more: Callable[[Request], Iterable[Request]] | None = None) -> list[Request]:
-    """Serve requests in virtual time until all are finished, and return them in order of finish.
+    """Serve requests until all are finished, and return them in order of finish.
 
     Parameters
     ----------
     core : EngineCore
-        With a :class:`VirtualClock`.
+        Its clock decides whether this takes time.
     arrivals : iterable of Request
+        ``arrival`` in seconds on the engine's clock.
     more : callable (finished Request) -> requests, optional
         What a finish brings about: the next turn of a conversation, at its own arrival time.
 
@@ -31,7 +31,6 @@ def drive(core: EngineCore, arrivals: Iterable[Request], more: Callable[[Request
         If requests wait and the policy lets none of them run.
     """
     clock = core.clock
-    assert isinstance(clock, VirtualClock)
     queue = [(r.arrival, i, r) for i, r in enumerate(arrivals)]
     heapq.heapify(queue)
     count, finished = len(queue), []
@@ -42,7 +41,7 @@ def drive(core: EngineCore, arrivals: Iterable[Request], more: Callable[[Request
         if not progress and not core.running:
             if not queue:
                 raise CandidateError(f"{core.waiting} requests wait, and the policy lets none run", "protocol")
-            clock.set(queue[0][0])
+            clock.wait(queue[0][0])
         for each in progress:
             if each.finish is not None:
                 finished.append(each.request)

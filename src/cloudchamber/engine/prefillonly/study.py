@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from cloudchamber.core.datasets import Dataset, locate
-from cloudchamber.core.errors import DatasetUnavailable
+from cloudchamber.core.datasets import Dataset
 from cloudchamber.core.outcome import Bound, Metric, Outcome
 from cloudchamber.core.policy import is_clairvoyant
 from cloudchamber.core.study import Figure, Study, rng_of
 from cloudchamber.engine.data import traces_dataset
-from cloudchamber.engine.study import SOURCES, outcome_of, replace_future, violations
+from cloudchamber.engine.study import SOURCES, found_or_twin, outcome_of, replace_future, violations
 
 from .claims import CLAIMS
 from .model import PrefillScheduler
@@ -74,13 +73,7 @@ class PrefillStudy(Study):
 
     def ready(self, workload: Any) -> tuple[PrefillWorkload, str]:
         """Find the public traces, or replace a workload by its generated twin and say so."""
-        if not workload.is_listed:
-            return workload, ""
-        try:
-            locate(traces_dataset())
-        except DatasetUnavailable as error:
-            return workload.twin(), f"{error} Until then its workloads run on generated twins, and their rows say so."
-        return workload, ""
+        return found_or_twin(workload) if workload.is_listed else (workload, "")
 
     def datasets(self) -> Iterable[Dataset]:
         """The public traces."""

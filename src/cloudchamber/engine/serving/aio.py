@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -13,19 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cloudchamber.core.errors import CandidateError, ChamberError
-from cloudchamber.engine.policies.fcfs import FCFS
+from cloudchamber.core.errors import ChamberError
 from cloudchamber.engine.request import Finish, Request
 from cloudchamber.engine.sampling import SamplingParams
 from cloudchamber.engine.seams import Progress
+from cloudchamber.engine.stepping import Stepper, abandon
 
 from .metrics import Metrics
 
 if TYPE_CHECKING:
     from cloudchamber.engine.llm import LLM
-
-STALL_S = 5.0  # a policy that lets nothing run for so long has failed
-IDLE_S = 0.001
 
 
 class RequestFailed(ChamberError, RuntimeError):
@@ -110,7 +106,7 @@ class AsyncEngine:
         self._answers: dict[int, Answer] = {}
         self._outbox: list[tuple[Answer, Delta]] = []
         self._is_closing = False
-        self._moved_s = time.monotonic()
+        self._stepper = Stepper(self.core)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -209,7 +205,7 @@ class AsyncEngine:
         with self._changed:
             while not (self._inbox or self.core.requests or self._is_closing):
                 self._changed.wait()
-                self._moved_s = time.monotonic()
+                self._stepper = Stepper(self.core)
             return not self.broken and bool(self._inbox or self.core.requests)
 
     def _read(self) -> None:
@@ -223,18 +219,8 @@ class AsyncEngine:
                 self.metrics.ended(each)
 
     def _step(self) -> None:
-        if not self.core.requests:
-            return
-        news = self.core.step()
-        for each in news:
+        for each in self._stepper.step() if self.core.requests else ():
             self._hear(each)
-        now = time.monotonic()
-        if news:
-            self._moved_s = now
-        elif now - self._moved_s > STALL_S:
-            raise CandidateError(f"{self.core.waiting} requests wait, and the policy lets none run", "protocol")
-        else:
-            time.sleep(IDLE_S)  # the policy may be waiting for a better moment
 
     def _hear(self, progress: Progress) -> None:
         request = progress.request
@@ -250,12 +236,11 @@ class AsyncEngine:
     def _fail(self, error: Exception) -> None:
         """The policy has failed: so do the requests it was to serve. The next ones find it as new."""
         self.metrics.counts["policy_errors_total"] += 1
-        failed, self.core.policy = self.core.policy, FCFS()  # its verbs cannot fail
-        for request in list(self.core.requests):
-            self.core.abort(request, "error")
+        failed = self.core.policy
+        abandon(self.core, list(self.core.requests.values()), "error")
         self._fail_answers(list(self._answers.values()), f"{type(error).__name__}: {error}")
         self._answers.clear()
-        self._moved_s = time.monotonic()
+        self._stepper = Stepper(self.core)
         if self._remake is not None:
             with contextlib.suppress(AttributeError):  # a jailed one has a process to end
                 failed.close()
