@@ -140,7 +140,6 @@ class EngineCore:
         """Schedule and compute one step, or, in virtual time, as many equal decode steps as nothing can disturb before ``until``."""
         began = time.perf_counter()
         plan = self.schedule()
-        schedule_s = time.perf_counter() - began
         if not plan.entries:
             return []
         self.steps += 1
@@ -148,14 +147,18 @@ class EngineCore:
             times = leap.ends(self, plan, min(until, self._programs.next_expiry(self.clock.now())))
             if times is not None:
                 return self._leap(plan, times)
+        load = plan.load() if self.on_step is not None else None  # before answers change what the plan is about
+        scheduled_s = time.perf_counter() - began
         try:
             result = self.executor.execute(plan)
         except Exception as error:  # only this step's requests fail, whatever broke; the pool stays consistent
             return [self._fail(each.request, f"{type(error).__name__}: {error}") for each in plan.entries]
+        resumed = time.perf_counter()
         self.clock.advance(result.duration_s)
-        if self.on_step is not None:
-            self.on_step(StepRecord(*plan.load(), result.duration_s, schedule_s))
-        return self._apply(plan, result)
+        progress = self._apply(plan, result)
+        if self.on_step is not None and load is not None:
+            self.on_step(StepRecord(*load, result.duration_s, scheduled_s + time.perf_counter() - resumed))
+        return progress
 
     def schedule(self) -> StepPlan:
         """Decide what the next step computes, and give it its blocks."""

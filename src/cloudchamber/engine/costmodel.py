@@ -50,7 +50,7 @@ def fit(records: Sequence[StepRecord]) -> CostModel:
     if len(records) < 10:
         raise InputError(f"calibration needs at least 10 steps, got {len(records)}; run more requests first.")
     rows = np.array([(1.0, r.new, r.attended, r.decodes, r.context) for r in records])
-    took = np.array([r.duration_s for r in records])
+    took = np.array([r.duration_s + r.overhead_s for r in records])
     scale = np.maximum(np.abs(rows).max(axis=0), 1e-12)
     found, _ = nnls(rows / scale / took[:, None], np.ones(len(took)))
     return CostModel(*(float(value) for value in found / scale))

@@ -128,14 +128,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """The load and the time of one step, for calibration: prompt tokens, Σ new·context, decodes, Σ decode context."""
+    """One step, for calibration: prompt tokens, Σ new·context, decodes, Σ decode context; seconds in the executor, and outside it."""
 
     new: int
     attended: float
     decodes: int
     context: int
     duration_s: float
-    schedule_s: float
+    overhead_s: float
 
 
 class Executor(Protocol):
