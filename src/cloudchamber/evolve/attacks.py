@@ -729,7 +729,7 @@ Path = tuple[Any, ...]
 def _changed_answers(study: Study) -> Iterator[Attack]:
     """The honest answer with one field changed: in every item of a list, or in the first only."""
     for verb in verbs_of(study.protocol):
-        for path, kind in _places(get_type_hints(vars(study.protocol)[verb], include_extras=True)["return"]):
+        for path, kind in _places(get_type_hints(getattr(study.protocol, verb), include_extras=True)["return"]):
             changes = SEQUENCES if kind in (tuple, list, set, frozenset) else ARRAYS if kind is np.ndarray else OF_KIND.get(kind, {})
             shown = verb + "".join(f".{step}" if isinstance(step, str) and step not in ("[]", "[0]") else f"{step}" for step in path)
             default = "A5" if kind in (int, float) else "B13"
@@ -802,7 +802,7 @@ def _places(kind: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 def _blanks(study: Study) -> Iterator[tuple[str, str]]:
     """For every verb that answers: an expression of its type with nothing in it."""
     for verb in verbs_of(study.protocol):
-        kind = get_type_hints(vars(study.protocol)[verb], include_extras=True)["return"]
+        kind = get_type_hints(getattr(study.protocol, verb), include_extras=True)["return"]
         if kind is not type(None):
             yield verb, _blank(kind)
 
