@@ -50,6 +50,7 @@ CASES = {
     "broadcast": Case("DijkstraPaths", ("drawn",), (6, 4, 24), 250),
     "transactions": Case("SMF", ("ycsb",), (6, 4, 24), 100),
     "transactions.online": Case("SMFOnline", ("zipf1.1-mvtso",), (4, 4, 24), 100),
+    "engine": Case("FCFS", ("azure-code", "mooncake"), (3, 3, 24), 100),
     "moe.balance": Case("Zigzag", ("drift-64e",), (6, 4, 24), 100),
 }
 ALARM_S = 3  # of a trial in this process
