@@ -84,7 +84,8 @@ def test_the_same_policy_launches_the_same_in_simulator_and_runtime(policy, tmp_
 def test_a_job_preempted_ten_times_ends_bit_for_bit_as_if_undisturbed(tmp_path, healthy):
     market = market_of(*ZONES)
     spec = spec_of(market, 150, 900)
-    with cloud_of(market, spec, walking(120), tmp_path / "cloud", endpoint_url=healthy.url) as cloud:
+    job = walking(120, tmp_path / "cloud" / "clock")  # a step is a tick, so that no machine is too fast for ten preemptions
+    with cloud_of(market, spec, job, tmp_path / "cloud", endpoint_url=healthy.url) as cloud:
         result = SpotRunner(GreedyMulti(), cloud, spec, tmp_path).run()
         again = bill(read_journal(tmp_path / "cloud" / "journal"), market, spec, tick=0)
     assert (result.is_finished, result.is_late, result.faults) == (True, False, {})

@@ -161,6 +161,8 @@ class Agent:
         try:
             if runs:
                 self._signal(signal.SIGSTOP)
+                with contextlib.suppress(ChildProcessError):  # the signal is sent, but a job on another core may still run
+                    os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
             shutil.copytree(self.checkpoint_dir, self.folder / "snapshot")
         finally:
             if runs:
