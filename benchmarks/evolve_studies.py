@@ -53,7 +53,7 @@ CASES = {
     "engine": Case("FCFS", ("azure-code", "mooncake"), (3, 3, 24), 100),
     "moe.balance": Case("Zigzag", ("drift-64e",), (6, 4, 24), 100),
 }
-ALARM_S = 3  # of a trial in this process
+ALARM_S = 5  # processor seconds of a trial in this process
 METHODS: dict[str, dict[str, Any]] = {
     "evolved": {},
     "random restart": {"proposers": ("restart",), "archive": "top"},
@@ -61,20 +61,20 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def search(study: str, case: Case, method: str, seed: int, jail: str) -> Search:
+def search(study: str, case: Case, method: str, seed: int, jail: str, siblings: bool = False) -> Search:
     """Run one method."""
-    settings = Settings(case.start, case.workloads, trials=case.trials, seed=seed, siblings=False, jail=jail, **METHODS[method])
+    settings = Settings(case.start, case.workloads, trials=case.trials, seed=seed, siblings=siblings, jail=jail, **METHODS[method])
     found = Search(study, settings, budget=Budget(case.evaluations))
     found.run()
     return found
 
 
-def rows(name: str, case: Case, seeds: Iterable[int], methods: tuple[str, ...], jail: str) -> Iterator[dict[str, Any]]:
+def rows(name: str, case: Case, seeds: Iterable[int], methods: tuple[str, ...], jail: str, siblings: bool) -> Iterator[dict[str, Any]]:
     """Held-out trials of every method's winner, and of the start."""
     for seed in seeds:
         for method in methods:
             began = time.monotonic()
-            found = search(name, case, method, seed, jail)
+            found = search(name, case, method, seed, jail, siblings)
             best = found.best()
             verdict = judge(found)[0]
             print(f"{name}, seed {seed}, {method}: {verdict}; {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
@@ -99,13 +99,13 @@ class Alarmed(Opener):
     def run(self, source: Any, point: Point) -> Trial:
         """See :meth:`Opener.run`."""
         bound = bound_of(self.study, point.workload, point.seed)
-        signal.setitimer(signal.ITIMER_REAL, ALARM_S)
+        signal.setitimer(signal.ITIMER_PROF, ALARM_S)
         try:
             return super().run(source, point)
         except Hangs:
             return Trial(point.split, point.name, point.seed, {}, bound.value if bound else None, "ran too long", "", "", 1)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 class Hangs(BaseException):
@@ -132,17 +132,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="one run seed instead of 1 to SEEDS")
     parser.add_argument("--evaluations", type=int)
     parser.add_argument("--only", help="one method: evolved, 'random restart' or best-of-n")
+    parser.add_argument(
+        "--siblings", action="store_true", help="parts of the study's other policies may be used, as a search does by default"
+    )
     parser.add_argument("--fast", action="store_true", help="in this process, under an alarm, instead of jailed")
     options = parser.parse_args()
     if options.fast:
-        signal.signal(signal.SIGALRM, alarm)
+        signal.signal(signal.SIGPROF, alarm)
         vars(evolve_search)["Opener"] = Alarmed
     warnings.simplefilter("ignore")
     table: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for name in options.studies:
         case = CASES[name] if options.evaluations is None else Case(**vars(CASES[name]) | {"evaluations": options.evaluations})
         seeds = [options.seed] if options.seed is not None else range(1, (options.seeds or case.seeds) + 1)
-        for each in rows(name, case, seeds, (options.only,) if options.only else tuple(METHODS), "none" if options.fast else "auto"):
+        methods = (options.only,) if options.only else tuple(METHODS)
+        for each in rows(name, case, seeds, methods, "none" if options.fast else "auto", options.siblings):
             table.setdefault((each["workload"], each["policy"]), []).append(each)
             if options.json:
                 print(json.dumps(each), flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 
@@ -15,6 +14,7 @@ from cloudchamber.jail import CommandJail, Limits
 from cloudchamber.jail.files import JailedPolicy
 from cloudchamber.jail.launch import SPARES
 from cloudchamber.jail.levels import NamespaceJail
+from cloudchamber.jail.memory import tree
 from cloudchamber.spot import SpotStudy
 
 from .conftest import HONEST, QUICK, play
@@ -219,15 +219,8 @@ def test_c26_no_resource_outlives_the_trial():
 
 
 def _descendants() -> int:
-    """How many processes descend from this one: other tests' processes come and go beside it."""
-    parents = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
-            parents[int(pid)] = int(file.read().rpartition(")")[2].split()[1])
-    ours = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
-        ours |= more
-    return len(ours) - 1
+    """Of this process alone: other tests' processes come and go beside it."""
+    return len(list(tree(os.getpid()))) - 1
 
 
 def test_c27_feedback_is_short_plain_and_marked():
