@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from cloudchamber.core.errors import InputError, MissingExtra
 
+from .loading import ModelConfig, config_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -88,7 +90,8 @@ def tiny(
         raise MissingExtra("making checkpoints needs torch, safetensors and tokenizers", "engine") from None
     texts = list(islice(_texts(), 200 + 8 * train_steps))
     tokenizer = _tokenizer(texts, shape.vocab_size)
-    weights = _weights(arch, shape, seed)
+    configs = _configs(arch, shape, [tokenizer.token_to_id(EOS), tokenizer.token_to_id(END)])
+    weights = _weights(config_of(configs["config.json"], target), seed)
     if train_steps:
         _train(weights, arch, shape, tokenizer, texts, train_steps, seed, progress)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +99,7 @@ def tiny(
     try:
         save_file({name: value.detach().contiguous() for name, value in weights.items()}, making / "model.safetensors", {"format": "pt"})
         tokenizer.save(str(making / "tokenizer.json"))
-        ends = [tokenizer.token_to_id(EOS), tokenizer.token_to_id(END)]
-        for name, content in _configs(arch, shape, ends).items():
+        for name, content in configs.items():
             (making / name).write_text(json.dumps(content, indent=1) + "\n")
         making.chmod(0o755)
         making.rename(target)
@@ -177,32 +179,14 @@ def _tokenizer(texts: list[str], vocabulary: int) -> Any:
     return tokenizer
 
 
-def _weights(arch: str, shape: Shape, seed: int) -> dict[str, torch.Tensor]:
+def _weights(config: ModelConfig, seed: int) -> dict[str, torch.Tensor]:
     import torch
 
     rng = torch.Generator().manual_seed(seed)
-    hidden, heads, kv_heads = shape.hidden_size, shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
-    found = {"model.embed_tokens.weight": torch.randn(shape.vocab_size, hidden, generator=rng) * 0.02}
-    for i in range(shape.num_hidden_layers):
-        layer = f"model.layers.{i}"
-        for name, rows, columns in (
-            ("self_attn.q_proj", heads, hidden),
-            ("self_attn.k_proj", kv_heads, hidden),
-            ("self_attn.v_proj", kv_heads, hidden),
-            ("self_attn.o_proj", hidden, heads),
-            ("mlp.gate_proj", shape.intermediate_size, hidden),
-            ("mlp.up_proj", shape.intermediate_size, hidden),
-            ("mlp.down_proj", hidden, shape.intermediate_size),
-        ):
-            found[f"{layer}.{name}.weight"] = torch.randn(rows, columns, generator=rng) * columns**-0.5
-            if arch == "qwen2" and name[10:] in ("q_proj", "k_proj", "v_proj"):
-                found[f"{layer}.{name}.bias"] = torch.randn(rows, generator=rng) * 0.1
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            found[f"{layer}.{name}.weight"] = torch.ones(hidden)
-        if arch == "qwen3":
-            for name in ("q_norm", "k_norm"):
-                found[f"{layer}.self_attn.{name}.weight"] = torch.ones(shape.head_dim)
-    found["model.norm.weight"] = torch.ones(hidden)
+    found = {}
+    for name, shape in config.tensors().items():
+        scale = 0.02 if "embed" in name else 0.1 if name.endswith("bias") else shape[-1] ** -0.5
+        found[name] = torch.ones(shape) if "norm" in name else torch.randn(shape, generator=rng) * scale
     return found
 
 
