@@ -81,6 +81,11 @@ class TorchExecutor:
         tokens: list[list[int]] = [[] for _ in entries]
         details: list[Any] = [None] * len(entries)
         errors = {}
+        wrong = np.cumsum((~torch.isfinite(x.sum(1))).cpu().numpy())  # every layer adds to a row: what once was no number stays none
+        for each, count in zip(entries, np.diff(wrong[ends], prepend=0), strict=True):
+            if count:  # told before the core registers what was written
+                errors[each.request.id] = "the model's activations are not finite"
+                self._clean(each.request)
         if drawing:
             logits = self.model.logits(x if len(drawing) == len(x) else x[torch.from_numpy(ends[drawing])])
             drawn = draw(logits, [entries[at].request for at in drawing], self.seed)
@@ -88,8 +93,7 @@ class TorchExecutor:
                 tokens[order[at]] = [drawn.tokens[row]]
                 details[order[at]] = None if drawn.details[row] is None else [drawn.details[row]]
                 if row in drawn.failed:
-                    errors[entries[at].request.id] = "the model's logits are not finite"
-                    self._clean(entries[at].request)
+                    errors.setdefault(entries[at].request.id, "the model's logits are not finite")
         has_details = any(each is not None for each in details)
         read = getattr(self.decode, "kv_bytes", 0) if singles else 0
         return StepResult(tokens, 0.0, details if has_details else None, errors, read)
