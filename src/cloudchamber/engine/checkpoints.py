@@ -129,25 +129,15 @@ def demo_folder() -> Path:
 
 
 def _configs(arch: str, shape: Shape, ends: list[int]) -> dict[str, Any]:
-    config = {
-        "architectures": [ARCHITECTURES[arch]],
-        "model_type": arch,
-        **asdict(shape),
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": True,
-        "torch_dtype": "float32",
-        "bos_token_id": ends[0],
-        "eos_token_id": ends[0],
-        "pad_token_id": ends[0],
-    }
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), ends[0])
+    kind = {"architectures": [ARCHITECTURES[arch]], "model_type": arch, "tie_word_embeddings": True, "torch_dtype": "float32"}
+    config = kind | asdict(shape) | {"hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 10000.0} | ids
     if arch == "mistral":
         config["sliding_window"] = None
     tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS, "bos_token": EOS, "pad_token": EOS, "chat_template": CHAT}
     return {
         "config.json": config,
-        "generation_config.json": {"bos_token_id": ends[0], "eos_token_id": ends, "pad_token_id": ends[0]},
+        "generation_config.json": ids | {"eos_token_id": ends},
         "tokenizer_config.json": tokenizer | {"model_max_length": shape.max_position_embeddings},
     }
 

@@ -11,8 +11,9 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from cloudchamber.core.errors import InputError
 
 ROWS = (1, 4, 16, 64, 256)  # each choice holds up to so many rows; the last for more
 SHAPES = 5  # of a decoder's products: qkv, output, gate and up, down, head
+LAYOUTS = 2  # of one weight in memory at once
+NEAR = 1.1  # a layout less is worth so much time
 FASTER = 1.3  # what more threads must bring
 
 Product = Callable[[Tensor], Tensor]
@@ -122,45 +125,44 @@ class Kernels:
         self.dtype, self.device, self.budget_s = dtype, device, budget_s
         self._candidates = candidates(dtype, device)
         self._chosen: dict[tuple[int, ...], _Choice] = {}
+        self._plain: list[Tensor] = []  # weights that are also held as they came
+        self._packed_bytes = 0
 
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         """A product with this weight."""
         shape = tuple(weight.shape)
         if shape not in self._chosen:
             self._chosen[shape] = self._choose(weight)
-        return Linear(weight, bias, tuple(self._candidates[name] for name in self._chosen[shape].names))
+        names = self._chosen[shape].names
+        if "linear" in names:
+            self._plain.append(weight)
+        self._packed_bytes += len({*names} - {"linear"}) * weight.numel() * (1 if self.dtype == "int8" else weight.element_size())
+        return Linear(weight, bias, tuple(self._candidates[name] for name in names))
+
+    def held_bytes(self, *others: Tensor) -> int:
+        """Bytes of all weights in all layouts that are in memory, and of others that may be among them."""
+        return self._packed_bytes + sum({each.data_ptr(): each.nbytes for each in (*self._plain, *others)}.values())
 
     def _choose(self, weight: Tensor) -> _Choice:
         """Time every kernel on every number of rows, in turn, within this shape's share of the budget."""
         if len(self._candidates) == 1 or self.device != "cpu":
             return _Choice((next(iter(self._candidates)),) * len(ROWS), (float("nan"),) * len(ROWS))
-        names: list[str] = []
-        best: list[float] = []
         products = {}
         for name, make in self._candidates.items():
             with contextlib.suppress(RuntimeError):  # oneDNN has no bfloat16 on processors without the instructions
                 products[name] = make(weight, None)
         share = self.budget_s / SHAPES / len(ROWS)
+        times: list[dict[str, float]] = []
         with torch.inference_mode():
             for rows in ROWS:
-                if best and best[-1] * 8 * len(products) > share * 1e3 * 4:  # would take too long: as for fewer rows
-                    names.append(names[-1])
-                    best.append(float("nan"))
-                    continue
-                x = torch.randn(rows, weight.shape[1], dtype=weight.dtype)
-                least = dict.fromkeys(products, float("inf"))
-                end = time.perf_counter() + share
-                for turn in range(50):
-                    for name, product in products.items():
-                        began = time.perf_counter()
-                        product(x)
-                        least[name] = min(least[name], time.perf_counter() - began)
-                    if turn and time.perf_counter() > end:
-                        break
-                name = min(least, key=least.__getitem__)
-                names.append(name)
-                best.append(least[name] * 1e3)
-        return _Choice(tuple(names), tuple(best))
+                if times and min(times[-1].values()) * 8 * len(products) > share * 4:  # would take too long: as for fewer rows
+                    break
+                times.append(_times(products, torch.randn(rows, weight.shape[1], dtype=weight.dtype), share))
+        kept = layouts(times)
+        names = [min(kept, key=each.__getitem__) for each in times]
+        best = [each[name] * 1e3 for name, each in zip(names, times, strict=True)]
+        more = len(ROWS) - len(times)
+        return _Choice((*names, *names[-1:] * more), (*best, *[float("nan")] * more))
 
     def table(self) -> str:
         """What was chosen: a line for each shape, a column for each number of rows, with milliseconds."""
@@ -171,6 +173,34 @@ class Kernels:
             cells = [name if math.isnan(ms) else f"{name} {ms:.3f} ms" for name, ms in zip(choice.names, choice.milliseconds, strict=True)]
             lines.append("x".join(map(str, shape)).ljust(14) + "".join(cell.ljust(width) for cell in cells).rstrip())
         return "\n".join(lines)
+
+
+def _times(products: Mapping[str, Product], x: Tensor, share_s: float) -> dict[str, float]:
+    """Least seconds of each product, taken in turn."""
+    least = dict.fromkeys(products, float("inf"))
+    end = time.perf_counter() + share_s
+    for turn in range(50):
+        for name, product in products.items():
+            began = time.perf_counter()
+            product(x)
+            least[name] = min(least[name], time.perf_counter() - began)
+        if turn and time.perf_counter() > end:
+            break
+    return least
+
+
+def layouts(times: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """The fewest kernels, each with its copy of the weight, that are nearly as fast as all; ``times``: seconds for each number of rows."""
+
+    def slowest(names: tuple[str, ...]) -> float:
+        return max(min(each[name] for name in names) / min(each.values()) for each in times)
+
+    found: tuple[str, ...] = ()
+    for count in range(1, LAYOUTS + 1):
+        found = min(combinations(times[0], min(count, len(times[0]))), key=slowest)
+        if slowest(found) <= NEAR:
+            break
+    return found
 
 
 def set_threads(threads: int | None) -> int:
