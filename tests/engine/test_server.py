@@ -269,9 +269,9 @@ BAD = [
     ("/v1/completions", {"prompt": [5], "max_tokens": 1100}, 400, "takes at most"),
     ("/v1/completions", {"prompt": [[5]] * 300}, 400, "more than 256"),
     ("/v1/completions", {"prompt": [[5]] * 5, "n": 200}, 400, "more than 256"),
-    ("/v1/completions", {"prompt": "x", "n": 0}, 400, "n"),
+    ("/v1/completions", {"prompt": "x", "n": 0}, 400, "^n must be int >= 1"),
     ("/v1/completions", {"prompt": "x", "max_tokens": 0}, 400, "max_tokens"),
-    ("/v1/completions", {"prompt": "x", "max_tokens": "many"}, 400, "max_tokens"),
+    ("/v1/completions", {"prompt": "x", "max_tokens": "many"}, 400, "^max_tokens must be int"),
     ("/v1/completions", {"prompt": "x", "temperature": math.nan}, 400, "JSON|invalid|malformed"),
     ("/v1/completions", {"prompt": "x", "temperature": -1}, 400, "temperature"),
     ("/v1/completions", b'{"prompt": "x", "temperature": 1e999}', 400, "range|temperature"),
@@ -286,7 +286,16 @@ BAD = [
     ("/v1/completions", {"prompt": "x", "program_id": "p" * 300}, 400, "program_id"),
     ("/v1/completions", {"prompt": "x", "seed": 2**70}, 400, "seed"),
     ("/v1/completions", {"prompt": "x", "stream": "yes"}, 400, "stream"),
-    ("/v1/completions", {"prompt": "x", "best_of": 2}, 400, "best_of"),
+    ("/v1/completions", {"prompt": "x", "best_of": 2}, 400, "best_of is not served"),
+    ("/v1/completions", {"prompt": "x", "tool_choice": "required"}, 400, "tool_choice is not served"),
+    ("/v1/completions", {"prompt": "x", "min_tokens": 3}, 400, "min_tokens is not served"),
+    ("/v1/completions", {"prompt": "x", "max_token": 3}, 400, "max_token is no field .* nearest that is one is max_tokens"),
+    ("/v1/completions", {"prompt": "x", "messages": []}, 400, "messages is no field"),
+    ("/v1/completions", {"prompt": "x", "": 1}, 400, "is no field"),
+    ("/v1/completions", {"prompt": "x", "stream_options": {"include_use": True}}, 400, "include_use"),
+    ("/v1/chat/completions", {"messages": [{"role": "user"}], "reasoning_effort": "high"}, 400, "reasoning_effort is not served"),
+    ("/v1/chat/completions", {"messages": [{"role": "user"}], "max_completion_token": 3}, 400, "is max_completion_tokens"),
+    ("/v1/score", {"query": "x", "documents": ["y"], "choice": ["Y"]}, 400, "choice is no field .* is choices"),
     ("/v1/completions", {"prompt": "x", "presence_penalty": 0.5}, 400, "presence_penalty"),
     ("/v1/completions", {"prompt": "x", "allowed_token_ids": [-3]}, 400, "no token -3"),
     ("/v1/completions", {"prompt": "x", "deadline_ms": -1}, 400, "deadline_ms"),
@@ -330,6 +339,17 @@ def test_bad_input_is_refused_in_words(server, path, body, status, says):
 def test_nulls_are_as_if_left_out(server):
     body = {"prompt": "the", "max_tokens": 3, "n": None, "stop": None, "logit_bias": None, "seed": None, "user": "me", "temperature": 0}
     assert server.post("/v1/completions", body).json()["choices"][0]["text"]
+
+
+def test_fields_that_change_no_answer_are_accepted(server):
+    harmless = {"user": "me", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "parallel_tool_calls": True}
+    neutral = {"tools": [], "tool_choice": "auto", "frequency_penalty": 0.0, "response_format": {"type": "text"}, "verbosity": "medium"}
+    expected = server.llm.greedy(server.llm.text.encode("the"), 3)
+    body = {"prompt": "the", "max_tokens": 3, "temperature": 0, "stream_options": {"include_obfuscation": True}, **harmless, **neutral}
+    got = server.post("/v1/completions", body)
+    assert got.json()["choices"][0]["text"] == told(server.llm, expected)
+    chat = {"messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 2, "modalities": ["text"], **harmless, **neutral}
+    assert server.post("/v1/chat/completions", chat).status_code == 200
 
 
 def test_a_large_body_is_refused_before_it_is_read():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -24,18 +26,32 @@ if TYPE_CHECKING:
 MOST_ANSWERS = 256  # of one HTTP request
 MOST_CHOICES = 20  # of which probabilities can be asked
 MOST_LOGPROBS = 20  # for each token
-NEUTRAL: dict[str, tuple[Any, ...]] = {  # what is not served, and the values that ask for nothing
+NEUTRAL: dict[str, tuple[Any, ...]] = {  # what is known and not served, and the values that ask for nothing
+    "audio": (),
     "best_of": (1,),
     "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "min_p": (0,),
-    "logit_bias": ({},),
-    "suffix": ("",),
-    "tools": ([],),
+    "function_call": ("none", "auto"),
     "functions": ([],),
+    "length_penalty": (1,),
+    "logit_bias": ({},),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "presence_penalty": (0,),
+    "reasoning_effort": (),
+    "repetition_penalty": (1,),
     "response_format": ({"type": "text"},),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "use_beam_search": (False,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
 }
+HARMLESS = {  # what changes no answer here: labels, billing, storage, hints
+    "metadata", "parallel_tool_calls", "prediction", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier",
+    "store", "user",
+}  # fmt: skip
 Seed = Annotated[int, msgspec.Meta(ge=-(2**62), lt=2**62)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=MOST_ANSWERS)]
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
@@ -55,10 +71,11 @@ class Body(msgspec.Struct, kw_only=True):
     cache_salt: Name = ""
 
 
-class StreamOptions(msgspec.Struct):
-    """``include_usage``: a last event with the usage."""
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """``include_usage``: a last event with the usage. ``include_obfuscation``: padding against eavesdroppers, of which there is none."""
 
     include_usage: bool = False
+    include_obfuscation: bool = False
 
 
 class Sampled(Body, kw_only=True):
@@ -140,19 +157,31 @@ def read(data: bytes, kind: type[Any]) -> Any:
     Raises
     ------
     InputError
-        If it is no JSON, or a field is of the wrong type, out of range, or asks for what is not served.
+        If it is no JSON, or a field is unknown, of the wrong type, out of range, or asks for what is not served.
     """
     try:
         found = msgspec.json.decode(data)
         if not isinstance(found, dict):
             raise InputError(f"the body must be a JSON object, got {type(found).__name__}.")
         found = {name: value for name, value in found.items() if value is not None}
-        for name, neutral in NEUTRAL.items():
-            if name in found and found[name] not in neutral:
-                raise InputError(f"{name} is not served here; leave it out.")
+        for name, value in found.items():
+            _check_field(name, value, kind.__struct_fields__)
         return msgspec.convert(found, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if place := re.fullmatch(r"Expected (.*) - at `\$\.(.*)`", str(error)):
+            raise InputError(f"{place[2]} must be {place[1].replace('`', '')}.") from None
         raise InputError(f"the body is not a valid {kind.__name__.removesuffix('Body').lower()} request: {error}") from None
+
+
+def _check_field(name: str, value: Any, known: Sequence[str]) -> None:
+    """Refuse what would be ignored and changes the answer."""
+    if name in known or name in HARMLESS:
+        return
+    if name not in NEUTRAL:
+        near = get_close_matches(name, [*known, *HARMLESS], 1, 0.0)[0]
+        raise InputError(f"{name} is no field of this request; the nearest that is one is {near}.")
+    if value not in NEUTRAL[name]:
+        raise InputError(f"{name} is not served here; leave it out.")
 
 
 def completion(body: CompletionBody, llm: LLM, most: int | None) -> Call:
