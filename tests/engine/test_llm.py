@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 import weakref
 
@@ -16,6 +17,7 @@ from cloudchamber.engine.kernels import ROWS, Kernels, candidates, layouts, set_
 from cloudchamber.engine.llm import LLM, EngineOptions
 from cloudchamber.engine.policies.fcfs import FCFS
 from cloudchamber.engine.sampling import SamplingParams
+from cloudchamber.engine.simulator import drive
 
 from . import models
 
@@ -43,6 +45,45 @@ def test_texts_and_tokens_are_answered_in_order(folder, llm):
         assert each.text == llm.text.decode(each.token_ids)
         assert [detail.token for detail in each.logprobs] == each.token_ids
         models.assert_greedy(folder, llm.text.encode(prompt) if isinstance(prompt, str) else prompt, each.token_ids)
+
+
+def test_logprobs_of_the_prompt_are_those_of_transformers_whatever_happens_around_it(folder):
+    llm = LLM(folder, threads=1, options=EngineOptions(blocks=12, block_tokens=16, token_budget=48, max_model_len=180))
+    rng = torch.Generator().manual_seed(0)
+    shared = torch.randint(512, (90,), generator=rng).tolist()
+    prompts = [shared, [*shared, 3, 4], [7], [9] * 20]
+    params = SamplingParams(max_tokens=20, ignore_eos=True, logprobs=1, prompt_logprobs=2)
+    found = llm.generate(prompts, params)  # chunked, with more than the pool holds
+    assert llm.core._preemptions > 0
+    for prompt, each in zip(prompts, found, strict=True):
+        assert each.n_cached == 0
+        assert [detail.token for detail in each.prompt_logprobs] == prompt
+        assert math.isnan(each.prompt_logprobs[0].logprob)
+        with torch.inference_mode():
+            exact = models.peer(folder)(torch.tensor([prompt])).logits[0].log_softmax(1)
+        for at, detail in enumerate(each.prompt_logprobs[1:]):
+            assert abs(detail.logprob - float(exact[at, detail.token])) < 1e-4
+            assert abs(detail.top[0][1] - float(exact[at].max())) < 1e-4
+        assert len(each.logprobs) == 20
+    assert llm.generate([[7, 8]])[0].prompt_logprobs == []
+
+
+def test_calibration_of_a_policy_that_lets_nothing_run_ends_in_the_same_words(folder, monkeypatch):
+    monkeypatch.setattr("cloudchamber.engine.stepping.STALL_S", 0.05)
+    llm = LLM(folder, threads=1, policy=_Never(), options=EngineOptions(blocks=8))
+    with pytest.raises(CandidateError, match="lets none run"):
+        llm.calibrate()
+    assert not llm.core.requests
+    assert llm.core.on_step is None
+
+
+def test_a_replay_in_real_time_ends_in_the_same_words(folder):
+    llm = LLM(folder, threads=1, policy=_Never(), options=EngineOptions(blocks=8))
+    requests = [llm.request([1, 2], SamplingParams()) for _ in range(2)]
+    requests[1].arrival += 0.05
+    with pytest.raises(CandidateError, match="2 requests wait, and the policy lets none run"):
+        drive(llm.core, requests)
+    assert not llm.core.requests
 
 
 def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(llm):

@@ -139,6 +139,32 @@ def test_logprobs_in_both_shapes(server):
     assert server.client.completions.create(model="toy", prompt="the", max_tokens=1).choices[0].logprobs is None
 
 
+@pytest.mark.parametrize("max_tokens", [0, 1, 3])
+@pytest.mark.parametrize("stream", [False, True])
+def test_echo_with_logprobs_tells_of_the_prompts_tokens_too(server, max_tokens, stream):
+    prompts = [server.llm.text.encode(each) for each in ("the answer is", "one")]
+    asked = {"model": "toy", "prompt": prompts, "max_tokens": max_tokens, "temperature": 0, "logprobs": 2, "echo": True}
+    for i, prompt in enumerate(prompts):
+        if stream:
+            asked["prompt"] = prompt
+            pieces = [each.choices[0] for each in server.client.completions.create(**asked, stream=True)]
+            text = "".join(each.text for each in pieces)
+            found = {name: [v for each in pieces for v in getattr(each.logprobs, name)] for name in ("tokens", "token_logprobs")}
+            found |= {name: [v for each in pieces for v in getattr(each.logprobs, name)] for name in ("top_logprobs", "text_offset")}
+        else:
+            got = server.client.completions.create(**asked)
+            text, found = got.choices[i].text, vars(got.choices[i].logprobs)
+            made = sum(len(server.llm.greedy(each, max_tokens)) for each in prompts)
+            assert (got.usage.prompt_tokens, got.usage.completion_tokens) == (sum(map(len, prompts)), made)
+        answer = server.llm.greedy(prompt, max_tokens)
+        assert text == server.llm.text.decode(prompt) + (told(server.llm, answer) if answer else "")
+        assert found["tokens"] == [server.llm.text.names[token] for token in prompt + answer]
+        assert found["token_logprobs"] == [None, *[math.log(0.5)] * (len(prompt + answer) - 1)]
+        assert found["top_logprobs"][0] is None
+        assert [len(each) for each in found["top_logprobs"][1:]] == [2] * (len(prompt + answer) - 1)
+        assert found["text_offset"][: len(prompt)] == [len(server.llm.text.decode(prompt[:n])) for n in range(len(prompt))]
+
+
 def test_a_stop_text_is_cut_and_its_tokens_are_counted(server):
     made = server.llm.greedy([5, 6], 30)
     whole = server.llm.text.decode(made)
@@ -270,7 +296,7 @@ BAD = [
     ("/v1/completions", {"prompt": [[5]] * 300}, 400, "more than 256"),
     ("/v1/completions", {"prompt": [[5]] * 5, "n": 200}, 400, "more than 256"),
     ("/v1/completions", {"prompt": "x", "n": 0}, 400, "^n must be int >= 1"),
-    ("/v1/completions", {"prompt": "x", "max_tokens": 0}, 400, "max_tokens"),
+    ("/v1/completions", {"prompt": "x", "max_tokens": 0}, 400, "max_tokens must be at least 1"),
     ("/v1/completions", {"prompt": "x", "max_tokens": "many"}, 400, "^max_tokens must be int"),
     ("/v1/completions", {"prompt": "x", "temperature": math.nan}, 400, "JSON|invalid|malformed"),
     ("/v1/completions", {"prompt": "x", "temperature": -1}, 400, "temperature"),
@@ -278,7 +304,7 @@ BAD = [
     ("/v1/completions", {"prompt": "x", "top_p": 0}, 400, "top_p"),
     ("/v1/completions", {"prompt": "x", "logprobs": 21}, 400, "logprobs"),
     ("/v1/completions", {"prompt": "x", "logprobs": 21, "allowed_token_ids": [*range(30)]}, 400, "logprobs"),
-    ("/v1/completions", {"prompt": "x", "logprobs": 1, "echo": True}, 400, "echo"),
+    ("/v1/completions", {"prompt": "x", "logprobs": 21, "echo": True}, 400, "logprobs"),
     ("/v1/completions", {"prompt": "x", "stop": [""]}, 400, "stop"),
     ("/v1/completions", {"prompt": "x", "stop": ["y"] * 17}, 400, "stop"),
     ("/v1/completions", {"prompt": "x", "stop": "y" * 300}, 400, "stop"),

@@ -21,6 +21,7 @@ from .loading import ModelConfig, config_of
 if TYPE_CHECKING:
     import torch
 
+Told = Callable[[int, float], None] | None  # of each step and its loss
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -56,7 +57,7 @@ def tiny(
     *,
     shape: Shape = Shape(),
     seed: int = 0,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Told = None,
 ) -> Path:
     """Write a valid checkpoint folder: ``config.json``, weights, a byte-level BPE tokenizer, a chat template.
 
@@ -109,7 +110,7 @@ def tiny(
     return target
 
 
-def demo(progress: Callable[[int, float], None] | None = None) -> Path:
+def demo(progress: Told = None) -> Path:
     """Return the trained demo checkpoint, made once and kept in the user's cache."""
     folder = demo_folder()
     if not folder.is_dir():
@@ -181,14 +182,7 @@ def _weights(config: ModelConfig, seed: int) -> dict[str, torch.Tensor]:
 
 
 def _train(
-    weights: dict[str, torch.Tensor],
-    arch: str,
-    shape: Shape,
-    tokenizer: Any,
-    texts: list[str],
-    steps: int,
-    seed: int,
-    progress: Callable[[int, float], None] | None,
+    weights: dict[str, torch.Tensor], arch: str, shape: Shape, tokenizer: Any, texts: list[str], steps: int, seed: int, progress: Told
 ) -> None:
     """AdamW with warm-up and cosine decay on random windows of 256 tokens, on one thread, so that it can be repeated to the bit."""
     import math

@@ -28,7 +28,9 @@ def serve(
         str | None, typer.Option(help="NAME, 'NAME(key=value)' or file.py:Class. Default: FCFS; of a prefill-only server CalibratedSJF.")
     ] = None,
     prefill_only: Annotated[bool, typer.Option("--prefill-only", help="Take max_tokens = 1 only: scoring and ranking.")] = False,
-    dtype: Annotated[Dtype, typer.Option(help="Numerics of the matrix products.")] = Dtype.float32,
+    dtype: Annotated[
+        Dtype, typer.Option(help="Numerics of the matrix products; int8: answers may differ with who else is served.")
+    ] = Dtype.float32,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a matrix product. Default: probed.")] = None,
     max_model_len: Annotated[
         int | None, typer.Option(min=1, help="Most tokens of a request, the last of the answer not counted. Default: the model's.")

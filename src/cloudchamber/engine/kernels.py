@@ -12,7 +12,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -104,12 +103,6 @@ class Linear:
         return self._by_rows[rows](x) if rows <= ROWS[-1] else self._most(x)
 
 
-@dataclass(frozen=True)
-class _Choice:
-    names: tuple[str, ...]
-    milliseconds: tuple[float, ...]
-
-
 class Kernels:
     """Chooses kernels, shape by shape, as a model is built.
 
@@ -124,7 +117,7 @@ class Kernels:
     def __init__(self, dtype: str = "float32", device: str = "cpu", budget_s: float = 1.5) -> None:
         self.dtype, self.device, self.budget_s = dtype, device, budget_s
         self._candidates = candidates(dtype, device)
-        self._chosen: dict[tuple[int, ...], _Choice] = {}
+        self._chosen: dict[tuple[int, ...], list[tuple[float, str]]] = {}  # for each number of rows: milliseconds, name
         self._plain: list[Tensor] = []  # weights that are also held as they came
         self._packed_bytes = 0
 
@@ -133,7 +126,7 @@ class Kernels:
         shape = tuple(weight.shape)
         if shape not in self._chosen:
             self._chosen[shape] = self._choose(weight)
-        names = self._chosen[shape].names
+        names = [name for _, name in self._chosen[shape]]
         if "linear" in names:
             self._plain.append(weight)
         self._packed_bytes += len({*names} - {"linear"}) * weight.numel() * (1 if self.dtype == "int8" else weight.element_size())
@@ -143,10 +136,10 @@ class Kernels:
         """Bytes of all weights in all layouts that are in memory, and of others that may be among them."""
         return self._packed_bytes + sum({each.data_ptr(): each.nbytes for each in (*self._plain, *others)}.values())
 
-    def _choose(self, weight: Tensor) -> _Choice:
+    def _choose(self, weight: Tensor) -> list[tuple[float, str]]:
         """Time every kernel on every number of rows, in turn, within this shape's share of the budget."""
         if len(self._candidates) == 1 or self.device != "cpu":
-            return _Choice((next(iter(self._candidates)),) * len(ROWS), (float("nan"),) * len(ROWS))
+            return [(math.nan, next(iter(self._candidates)))] * len(ROWS)
         products = {}
         for name, make in self._candidates.items():
             with contextlib.suppress(RuntimeError):  # oneDNN has no bfloat16 on processors without the instructions
@@ -159,10 +152,8 @@ class Kernels:
                     break
                 times.append(_times(products, torch.randn(rows, weight.shape[1], dtype=weight.dtype), share))
         kept = layouts(times)
-        names = [min(kept, key=each.__getitem__) for each in times]
-        best = [each[name] * 1e3 for name, each in zip(names, times, strict=True)]
-        more = len(ROWS) - len(times)
-        return _Choice((*names, *names[-1:] * more), (*best, *[float("nan")] * more))
+        chosen = [min((each[name] * 1e3, name) for name in kept) for each in times]
+        return chosen + [(math.nan, chosen[-1][1])] * (len(ROWS) - len(times))
 
     def table(self) -> str:
         """What was chosen: a line for each shape, a column for each number of rows, with milliseconds."""
@@ -170,7 +161,7 @@ class Kernels:
         lines = [f"{self.dtype} on {self.device}, {torch.get_num_threads()} threads"]
         lines += ["shape".ljust(14) + "".join(f"<= {rows} rows".ljust(width) for rows in ROWS[:-1]) + "more rows"]
         for shape, choice in self._chosen.items():
-            cells = [name if math.isnan(ms) else f"{name} {ms:.3f} ms" for name, ms in zip(choice.names, choice.milliseconds, strict=True)]
+            cells = [name if math.isnan(ms) else f"{name} {ms:.3f} ms" for ms, name in choice]
             lines.append("x".join(map(str, shape)).ljust(14) + "".join(cell.ljust(width) for cell in cells).rstrip())
         return "\n".join(lines)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -91,6 +93,8 @@ class Completion:
         Prompt tokens that the prefix cache spared.
     error : str
         Why it failed.
+    prompt_logprobs : list of TokenLogprobs
+        One for each token of the prompt, if asked for; the first's is NaN.
     """
 
     text: str = ""
@@ -99,6 +103,7 @@ class Completion:
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     n_cached: int = 0
     error: str = ""
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
 
 
 class LLM:
@@ -109,7 +114,8 @@ class LLM:
     path : str or Path
         Directory as Hugging Face writes it: ``config.json``, safetensors, ``tokenizer.json``.
     dtype : {"float32", "bfloat16", "int8"}, default "float32"
-        Numerics of the matrix products; int8: weights per channel and activations per row, everything else in float32.
+        Numerics of the matrix products; int8: weights per channel and activations per row, everything else in float32;
+        a row alone in its step is rounded on another grid than one among others, so that answers may differ with who else is served.
     device : str or None
         None: CUDA where there is any, else the CPU.
     threads : int or None
@@ -214,6 +220,8 @@ class LLM:
         self._check("allowed_token_ids", params.allowed_token_ids)
         eos = frozenset() if params.ignore_eos else self.eos_ids
         now, deadline = self.core.clock.now(), extras.pop("deadline", None)
+        if params.prompt_logprobs is not None:
+            extras |= {"prompt_logprobs": [TokenLogprobs(tokens[0], math.nan)], "salt": uuid4().hex}  # a salt of its own: nothing is cached
         extras["deadline"] = None if deadline is None else now + deadline
         self._next += 1
         stop_ids = eos | frozenset(params.stop_ids)
@@ -327,4 +335,4 @@ class _Answer:
         if self._stream is None and self._llm.has_text:
             self._text = self._llm.text.decode(tokens[:-1] if r.finish == "stop" else tokens)
         finish = "stop" if self._stream is not None and self._stream.is_stopped else str(r.finish)
-        return Completion(self._text, tokens, finish, self._details, r.n_hit, r.error)
+        return Completion(self._text, tokens, finish, self._details, r.n_hit, r.error, r.prompt_logprobs)
