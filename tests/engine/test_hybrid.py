@@ -103,7 +103,7 @@ def test_a_prompt_longer_than_the_pool_is_scored(folder, truth):
     prompt = np.random.default_rng(1).integers(512, size=900).tolist()
     logits = truth(torch.tensor([prompt])).logits[0, -1]
     assert np.allclose(llm.score([prompt], [1, 2])[0], logits[[1, 2]].softmax(0).detach().numpy(), atol=1e-4)
-    with pytest.raises(InputError, match="at most 1001"):
+    with pytest.raises(InputError, match="at most 1000 tokens"):
         llm.score([prompt * 2], [1, 2])
 
 

@@ -115,7 +115,7 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(checkpoint):
         assert (len(tokens), finish) == (300, "length")
         assert running.wait(30) == 0
         said = "".join(lines)
-        assert "chamber: stopping: no new requests; 1 accepted ones are finished first." in said
+        assert "chamber: stopping: no new requests are taken, 1 in flight will be finished; a second" in said
         assert said.endswith("chamber: stopped.\n")
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/health")

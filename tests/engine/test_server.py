@@ -318,6 +318,7 @@ BAD = [
     ("/v1/completions", {"prompt": "x", "max_token": 3}, 400, "max_token is no field .* nearest that is one is max_tokens"),
     ("/v1/completions", {"prompt": "x", "messages": []}, 400, "messages is no field"),
     ("/v1/completions", {"prompt": "x", "": 1}, 400, "is no field"),
+    ("/v1/completions", {"prompt": "x", "y" * 10**6: 1}, 400, "^y{64} is no field"),
     ("/v1/completions", {"prompt": "x", "stream_options": {"include_use": True}}, 400, "include_use"),
     ("/v1/chat/completions", {"messages": [{"role": "user"}], "reasoning_effort": "high"}, 400, "reasoning_effort is not served"),
     ("/v1/chat/completions", {"messages": [{"role": "user"}], "max_completion_token": 3}, 400, "is max_completion_tokens"),

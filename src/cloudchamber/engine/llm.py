@@ -157,7 +157,7 @@ class LLM:
         computes = executor(self.model, seed=options.seed)
         on_cpu = self.device == "cpu"
         size = options.block_tokens or (64 if on_cpu else 16)
-        free = available_bytes() if on_cpu else int(torch.cuda.mem_get_info(self.device)[0])
+        free = int(torch.cuda.mem_get_info(self.device)[0]) if self.device.startswith("cuda") else available_bytes()
         blocks, longest = self._sizes(options, computes.layout(1, size).pool_bytes, size, free)
         kv = PagedKV(blocks, size, computes.layout(blocks, size), options.prefix_cache)
         computes.attach(kv)

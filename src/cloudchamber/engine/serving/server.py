@@ -339,7 +339,7 @@ def serve(
             threading.Thread(target=self._drain, daemon=True).start()  # a signal may come while a lock is held
 
         def _drain(self) -> None:
-            tell(f"stopping: no new requests; {engine.in_flight} accepted ones are finished first. A second signal stops at once.")
+            tell(f"stopping: no new requests are taken, {engine.in_flight} in flight will be finished; a second signal stops at once.")
             engine.close()
             self.should_exit = True
 
