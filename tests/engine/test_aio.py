@@ -280,7 +280,7 @@ def test_closing_without_drain_ends_every_answer():
 def test_what_can_never_run_is_refused_at_once():
     async def test():
         async with Engine(blocks=4) as engine:
-            with pytest.raises(InputError, match="takes at most 17"):
+            with pytest.raises(InputError, match="takes at most 16 tokens"):
                 await engine.generate([5] * 10, SamplingParams(max_tokens=8))
             with pytest.raises(InputError, match="no token"):
                 await engine.generate([5, -1], SamplingParams())

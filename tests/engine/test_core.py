@@ -232,7 +232,7 @@ class TestVerbs:
     def test_keep_lets_a_prompt_in_that_is_longer_than_the_pool(self):
         core, done = run(FCFS(), [simple(0, 100, 1)], blocks=3, max_scored_len=100)
         assert done[0].finish == "length" and core.kv.counts().free + core.kv.counts().cached == 3
-        with pytest.raises(InputError, match="at most 13 in all"):
+        with pytest.raises(InputError, match="at most 12 tokens a request"):
             engine(blocks=3, max_scored_len=100).add(simple(0, 12, 3))
 
     def test_arrival_admission_and_finish_are_told(self):

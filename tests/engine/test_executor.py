@@ -196,6 +196,41 @@ def test_logits_that_are_no_numbers_fail_their_request_alone(checkpoint, monkeyp
         models.assert_greedy(folder, r.tokens[: r.n_input], r.tokens[r.n_input :])
 
 
+class Slowly(FCFS):
+    """Four tokens of each prompt a step."""
+
+    def chunk(self, view, r, budget):
+        return min(budget, 4)
+
+
+def test_a_prompt_that_turns_into_no_numbers_leaves_no_prefix_and_breaks_nobody(checkpoint, monkeypatch):
+    folder, model = checkpoint("llama2")
+    core = engine(model, token_budget=16, policy=Slowly())
+    poisoned = model.embedding.clone()
+    poisoned[96] = torch.nan
+    shared = list(range(12))
+    bad = request(0, [*shared, 96, *range(20, 47)], 6)  # ten chunks; the fourth fails
+    same, good = (request(i, [*shared, *more], 6) for i, more in ((1, [96, *range(20, 50)]), (2, range(50, 70))))
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "embedding", poisoned)
+        core.add(bad)
+        core.step()
+        core.step()
+        for r in (same, good):  # they share what bad has computed so far
+            core.add(r)
+        while core.requests:
+            core.step()
+    assert (bad.finish, same.finish, good.finish) == ("error", "error", "length")
+    assert good.n_hit == same.n_hit == 8
+    assert bad.n_computed == 12
+    models.assert_greedy(folder, good.tokens[: good.n_input], good.tokens[good.n_input :])
+    again = [request(i, r.tokens[: r.n_input], 6) for i, r in ((3, bad), (4, same))]  # numbers again: nothing of the failure is found
+    answer(core, again)
+    for r in again:
+        assert r.n_hit == 8
+        models.assert_greedy(folder, r.tokens[: r.n_input], r.tokens[r.n_input :])
+
+
 def test_seeded_draws_do_not_depend_on_the_batch(checkpoint):
     _, model = checkpoint("llama3")
     params = [SamplingParams(temperature=0.7 + 0.1 * i, seed=i, top_p=0.9 if i % 2 else 1.0, top_k=0 if i % 3 else 20) for i in range(6)]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cloudchamber.core.errors import InputError
 from cloudchamber.core.policy import Policy
 from cloudchamber.engine.checkpoints import Shape, tiny
+from cloudchamber.engine.executor import TorchExecutor
 from cloudchamber.engine.llm import LLM, EngineOptions
 from cloudchamber.engine.model import SchedulerPolicy
 from cloudchamber.engine.prefillonly.executor import HybridExecutor
@@ -71,6 +72,23 @@ def test_scores_equal_transformers_at_any_chunk_kept_prefix_and_hit(folder, trut
     assert pool.used == 0 and pool.cached <= -(-min(kept, 170) // 16) * len(set(lengths))
 
 
+def test_short_prompts_are_packed_a_chunk_at_a_time(folder, truth, monkeypatch):
+    options = EngineOptions(blocks=40, block_tokens=16, token_budget=4096, max_running=16, batch_below=100, max_model_len=180)
+    llm = LLM(folder, policy=KeepSome(0), executor=partial(HybridExecutor, chunk_rows=64), options=options, threads=1)
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(512, size=n).tolist() for n in (30, 20, 99, 1, 10, 40, 150, 5)]
+    records, passes = [], []
+    plain = TorchExecutor._forward
+    monkeypatch.setattr(TorchExecutor, "_forward", lambda self, entries: passes.append([e.n_new for e in entries]) or plain(self, entries))
+    llm.core.on_step = records.append
+    found = llm.score(prompts, [3, 4])
+    assert [each.new for each in records] == [200, 150, 5]  # the long one alone, who comes after it waits
+    assert passes == [[30, 20], [1, 10, 40], [5]]  # 99 and 150 go in chunks
+    for prompt, shares in zip(prompts, found, strict=True):
+        logits = truth(torch.tensor([prompt])).logits[0, -1, [3, 4]].double()
+        assert np.abs(shares - logits.softmax(0).detach().numpy()).max() < 1e-4
+
+
 def test_a_kept_prefix_is_hit_and_the_suffix_is_not_stored(folder):
     llm = hybrid(folder, 16, 64)
     prompt = np.random.default_rng(0).integers(512, size=150).tolist()
@@ -85,7 +103,7 @@ def test_a_prompt_longer_than_the_pool_is_scored(folder, truth):
     prompt = np.random.default_rng(1).integers(512, size=900).tolist()
     logits = truth(torch.tensor([prompt])).logits[0, -1]
     assert np.allclose(llm.score([prompt], [1, 2])[0], logits[[1, 2]].softmax(0).detach().numpy(), atol=1e-4)
-    with pytest.raises(InputError, match="at most 1001"):
+    with pytest.raises(InputError, match="at most 1000 tokens"):
         llm.score([prompt * 2], [1, 2])
 
 

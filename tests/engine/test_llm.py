@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import math
+import time
+import weakref
+
 import pytest
 import torch
 from torch.nn import functional
 
 from cloudchamber.core.errors import CandidateError, InputError
 from cloudchamber.engine.checkpoints import Shape, tiny
-from cloudchamber.engine.kernels import ROWS, Kernels, candidates, set_threads
+from cloudchamber.engine.kernels import ROWS, Kernels, candidates, layouts, set_threads
 from cloudchamber.engine.llm import LLM, EngineOptions
 from cloudchamber.engine.policies.fcfs import FCFS
 from cloudchamber.engine.sampling import SamplingParams
+from cloudchamber.engine.simulator import drive
 
 from . import models
 
@@ -41,6 +47,45 @@ def test_texts_and_tokens_are_answered_in_order(folder, llm):
         models.assert_greedy(folder, llm.text.encode(prompt) if isinstance(prompt, str) else prompt, each.token_ids)
 
 
+def test_logprobs_of_the_prompt_are_those_of_transformers_whatever_happens_around_it(folder):
+    llm = LLM(folder, threads=1, options=EngineOptions(blocks=12, block_tokens=16, token_budget=48, max_model_len=180))
+    rng = torch.Generator().manual_seed(0)
+    shared = torch.randint(512, (90,), generator=rng).tolist()
+    prompts = [shared, [*shared, 3, 4], [7], [9] * 20]
+    params = SamplingParams(max_tokens=20, ignore_eos=True, logprobs=1, prompt_logprobs=2)
+    found = llm.generate(prompts, params)  # chunked, with more than the pool holds
+    assert llm.core._preemptions > 0
+    for prompt, each in zip(prompts, found, strict=True):
+        assert each.n_cached == 0
+        assert [detail.token for detail in each.prompt_logprobs] == prompt
+        assert math.isnan(each.prompt_logprobs[0].logprob)
+        with torch.inference_mode():
+            exact = models.peer(folder)(torch.tensor([prompt])).logits[0].log_softmax(1)
+        for at, detail in enumerate(each.prompt_logprobs[1:]):
+            assert abs(detail.logprob - float(exact[at, detail.token])) < 1e-4
+            assert abs(detail.top[0][1] - float(exact[at].max())) < 1e-4
+        assert len(each.logprobs) == 20
+    assert llm.generate([[7, 8]])[0].prompt_logprobs == []
+
+
+def test_calibration_of_a_policy_that_lets_nothing_run_ends_in_the_same_words(folder, monkeypatch):
+    monkeypatch.setattr("cloudchamber.engine.stepping.STALL_S", 0.05)
+    llm = LLM(folder, threads=1, policy=_Never(), options=EngineOptions(blocks=8))
+    with pytest.raises(CandidateError, match="lets none run"):
+        llm.calibrate()
+    assert not llm.core.requests
+    assert llm.core.on_step is None
+
+
+def test_a_replay_in_real_time_ends_in_the_same_words(folder):
+    llm = LLM(folder, threads=1, policy=_Never(), options=EngineOptions(blocks=8))
+    requests = [llm.request([1, 2], SamplingParams()) for _ in range(2)]
+    requests[1].arrival += 0.05
+    with pytest.raises(CandidateError, match="2 requests wait, and the policy lets none run"):
+        drive(llm.core, requests)
+    assert not llm.core.requests
+
+
 def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(llm):
     params = SamplingParams(max_tokens=30, ignore_eos=True)
     (whole,) = llm.generate(["def f(x):"], params)
@@ -65,7 +110,7 @@ def test_a_stop_token_ends_the_answer(llm):
         ([5, 512], None, r"token 512; tokens are whole numbers in \[0, 512\)"),
         ([-1], None, "token -1"),
         ([1], SamplingParams(allowed_token_ids=(600,)), "allowed_token_ids has the token 600"),
-        ([1] * 600, SamplingParams(max_tokens=100), "at most 641 in all"),
+        ([1] * 600, SamplingParams(max_tokens=100), "at most 640 tokens a request, the last of the answer not counted"),
     ],
 )
 def test_what_can_never_run_is_refused(llm, prompt, params, told):
@@ -84,10 +129,18 @@ def test_a_pool_that_is_too_small_is_refused_with_the_size_it_needs(folder):
 
 
 def test_no_length_above_the_models_context_is_accepted(folder):
-    llm = LLM(folder, threads=1, options=EngineOptions(max_model_len=10**6, prefill_only=True, blocks=4))
-    context = llm.model.config.max_len
-    with pytest.raises(InputError, match=f"at most {min(context, llm.core.max_scored_len) + 1} in all"):
+    context = SMALL.max_position_embeddings
+    with pytest.raises(InputError, match=f"max_model_len must be at most {context}, the model's context, got {context + 1}"):
+        LLM(folder, threads=1, options=EngineOptions(max_model_len=context + 1))
+    llm = LLM(folder, threads=1, options=EngineOptions(max_model_len=context, prefill_only=True, blocks=4))
+    with pytest.raises(InputError, match=f"at most {min(context, llm.core.max_scored_len)} tokens a request"):
         llm.core.check(llm.request([1] * (context + 1), SamplingParams(1)))
+
+
+def test_the_pool_is_a_quarter_of_what_may_be_taken(folder, monkeypatch):
+    monkeypatch.setattr("cloudchamber.engine.llm.available_bytes", lambda: 4 << 20)
+    llm = LLM(folder, threads=1, options=EngineOptions(block_tokens=16))
+    assert llm.core.kv.layout.pool_bytes == 1 << 20
 
 
 def test_calibration_fits_a_cost_model_and_tells_the_policy(folder):
@@ -138,6 +191,46 @@ def test_the_table_names_every_choice():
     table = kernels.table()
     assert "8x16" in table
     assert sum(table.count(name) for name in candidates("float32", "cpu")) == len(ROWS)
+
+
+def test_a_weight_is_held_in_two_layouts_at_most():
+    times = [{"a": 1.0, "b": 2.0, "c": 2.0}, {"a": 2.0, "b": 1.0, "c": 1.2}, {"a": 2.0, "b": 1.2, "c": 1.0}]
+    assert layouts(times) == ("a", "b")
+    assert layouts([each | {"c": 1.05} for each in times]) == ("c",)  # one that is nearly as fast everywhere is enough
+    assert layouts([{"a": 1.0}]) == ("a",)
+
+
+def test_only_the_chosen_layouts_stay_in_memory(monkeypatch):
+    held = weakref.WeakSet()
+
+    class Layout:
+        def __init__(self, fast, weight):
+            self.fast, self.weight = fast, weight
+            held.add(self)
+
+        def __call__(self, x):
+            time.sleep(0.0 if x.shape[0] in self.fast else 0.004)
+            return x @ self.weight.t()
+
+    fast = {"one": (1,), "few": (4, 16), "many": (64, 256)}
+    monkeypatch.setattr("cloudchamber.engine.kernels.candidates", lambda *_: {n: (lambda w, b, f=f: Layout(f, w)) for n, f in fast.items()})
+    kernels = Kernels(budget_s=2.0)
+    linears = [kernels.linear(torch.randn(8, 16)) for _ in range(2)]
+    gc.collect()
+    assert len(held) == 2 * 2
+    assert kernels.held_bytes() == 2 * 2 * 8 * 16 * 4
+    assert linears[0](torch.randn(3, 16)).shape == (3, 8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_bytes_of_weights_are_those_in_memory(folder, dtype):
+    llm = LLM(folder, dtype=dtype, threads=1, options=EngineOptions(blocks=8))
+    embedding = SMALL.vocab_size * SMALL.hidden_size  # which is the head too
+    matrices = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128)
+    if dtype == "int8":
+        assert llm.weight_bytes == 4 * embedding + embedding + matrices
+    else:
+        assert 4 * (embedding + matrices) <= llm.weight_bytes <= 2 * 4 * (embedding + matrices) + 4 * embedding
 
 
 def test_threads_are_probed():

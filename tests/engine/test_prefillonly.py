@@ -234,6 +234,31 @@ class TestOracle:
             ready(OracleMeanOrder())
 
 
+def test_short_prompts_share_a_step_and_long_ones_have_it_alone():
+    lengths = [20, 300, 30, 40, 49, 50, 10]
+    requests = [job(i, n, i, 0) for i, n in enumerate(lengths)]
+    cost = CostModel(0.5, 1e-3, 0.0, 0.0, 0.0)
+    together = EngineSpec(BLOCK, 1000, 1000, 3, cost, batch_below=50)
+    done, core = serve(FCFS(), requests, together, np.random.default_rng(0))
+    starts = [round(r.admitted_s, 6) for r in sorted(done, key=lambda r: r.id)]
+    assert starts == [0, 0.52, *[1.32] * 3, 1.939, 2.489]  # nobody overtakes a long prompt
+    assert core.steps == 5
+    _, alone = serve(FCFS(), [job(i, n, i, 0) for i, n in enumerate(lengths)], spec(), np.random.default_rng(0))
+    assert alone.steps == len(lengths)
+
+
+def test_a_workload_packs_short_prompts():
+    small = STUDY.workloads()["smoke"]
+    packed = STUDY.adjusted(small, batch_below="2000")
+    assert (packed.spec(packed.trace(0)).batch_below, packed.spec(packed.trace(0)).max_running) == (2000, 64)
+    at_once = STUDY.adjusted(packed, gap_s=0)
+    for workload in (packed, at_once):
+        outcome = STUDY.trial(CalibratedSJF(), workload, 0)
+        assert not outcome.violations
+        assert outcome.metrics["busy_share"] <= 1
+        assert outcome.metrics["mean_latency_s"] >= STUDY.bound(workload, 0).value
+
+
 def test_users_stay_on_their_instance():
     requests = [Request(i, 5, 1, float(i), program=f"u{user}") for i, user in enumerate([3, 3, 1, 2, 3, 1])]
     assert [[r.id for r in each] for each in route(requests, 2)] == [[0, 1, 3, 4], [2, 5]]

@@ -92,6 +92,7 @@ def test_concurrent_answers_of_a_real_model_are_those_of_one_at_a_time(checkpoin
 def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(checkpoint):
     with process(checkpoint, "--max-model-len", "2000") as (running, url, lines):
         assert any(line.startswith("chamber: kernels: ") for line in lines)
+        assert re.search(r" MiB of weights, \d+ KV blocks .* MiB when full\), at most 2000 tokens a request, the last", "".join(lines))
         body = {"prompt": "def double(x):", "max_tokens": 300, "stream": True, "ignore_eos": True, "logprobs": 0, "temperature": 0}
         with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as response:
             events = response.iter_lines()
@@ -113,6 +114,9 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(checkpoint):
                     assert "shutting down" in refused.json()["error"]["message"]
         assert (len(tokens), finish) == (300, "length")
         assert running.wait(30) == 0
+        said = "".join(lines)
+        assert "chamber: stopping: no new requests are taken, 1 in flight will be finished; a second" in said
+        assert said.endswith("chamber: stopped.\n")
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/health")
 
@@ -173,6 +177,8 @@ def test_the_demo_is_the_cached_model(tmp_path, checkpoint, monkeypatch):
         (["{here}/nothing"], "nothing"),
         (["{here}", "--policy", "Nobody"], "no engine policy named 'Nobody'"),
         (["{here}", "--host", "256.0.0.1"], "cannot listen on 256.0.0.1"),
+        (["{here}", "--batch-below", "100"], "--batch-below is of a prefill-only server"),
+        (["{here}", "--max-model-len", "4097"], "max_model_len must be at most 4096, the model's context, got 4097"),
         (["{here}", "--blocks", "1", "--max-model-len", "2000"], "needs"),
     ],
 )
@@ -204,7 +210,7 @@ def test_a_prefill_only_server_computes_each_prompt_in_one_step(checkpoint, monk
     from cloudchamber.engine.sampling import SamplingParams
 
     served = []
-    monkeypatch.setattr("cloudchamber.engine.serving.server.serve", lambda engine, *_: served.append(engine))
+    monkeypatch.setattr("cloudchamber.engine.serving.server.serve", lambda engine, *_, **__: served.append(engine))
     with pytest.raises(SystemExit, match="0"):
         main(["serve", "engine", str(checkpoint), "--prefill-only", "--threads", "1", "--port", "0"])
     engine = served[0]
@@ -216,6 +222,16 @@ def test_a_prefill_only_server_computes_each_prompt_in_one_step(checkpoint, monk
     core.on_step = records.append
     assert engine.llm.generate([[7] * 1500], SamplingParams(1))[0].finish_reason == "length"
     assert len(records) == 1
+
+
+def test_a_prefill_only_server_may_pack_short_prompts(checkpoint, monkeypatch):
+    served = []
+    monkeypatch.setattr("cloudchamber.engine.serving.server.serve", lambda engine, *_, **__: served.append(engine))
+    for more in ([], ["--batch-below", "256"]):
+        with pytest.raises(SystemExit, match="0"):
+            main(["serve", "engine", str(checkpoint), "--prefill-only", "--threads", "1", "--port", "0", *more])
+        served[-1].close()
+    assert [(each.core.spec.batch_below, each.core.spec.max_running) for each in served] == [(0, 1), (256, 64)]
 
 
 def test_help_names_the_options():

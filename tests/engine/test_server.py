@@ -139,6 +139,32 @@ def test_logprobs_in_both_shapes(server):
     assert server.client.completions.create(model="toy", prompt="the", max_tokens=1).choices[0].logprobs is None
 
 
+@pytest.mark.parametrize("max_tokens", [0, 1, 3])
+@pytest.mark.parametrize("stream", [False, True])
+def test_echo_with_logprobs_tells_of_the_prompts_tokens_too(server, max_tokens, stream):
+    prompts = [server.llm.text.encode(each) for each in ("the answer is", "one")]
+    asked = {"model": "toy", "prompt": prompts, "max_tokens": max_tokens, "temperature": 0, "logprobs": 2, "echo": True}
+    for i, prompt in enumerate(prompts):
+        if stream:
+            asked["prompt"] = prompt
+            pieces = [each.choices[0] for each in server.client.completions.create(**asked, stream=True)]
+            text = "".join(each.text for each in pieces)
+            found = {name: [v for each in pieces for v in getattr(each.logprobs, name)] for name in ("tokens", "token_logprobs")}
+            found |= {name: [v for each in pieces for v in getattr(each.logprobs, name)] for name in ("top_logprobs", "text_offset")}
+        else:
+            got = server.client.completions.create(**asked)
+            text, found = got.choices[i].text, vars(got.choices[i].logprobs)
+            made = sum(len(server.llm.greedy(each, max_tokens)) for each in prompts)
+            assert (got.usage.prompt_tokens, got.usage.completion_tokens) == (sum(map(len, prompts)), made)
+        answer = server.llm.greedy(prompt, max_tokens)
+        assert text == server.llm.text.decode(prompt) + (told(server.llm, answer) if answer else "")
+        assert found["tokens"] == [server.llm.text.names[token] for token in prompt + answer]
+        assert found["token_logprobs"] == [None, *[math.log(0.5)] * (len(prompt + answer) - 1)]
+        assert found["top_logprobs"][0] is None
+        assert [len(each) for each in found["top_logprobs"][1:]] == [2] * (len(prompt + answer) - 1)
+        assert found["text_offset"][: len(prompt)] == [len(server.llm.text.decode(prompt[:n])) for n in range(len(prompt))]
+
+
 def test_a_stop_text_is_cut_and_its_tokens_are_counted(server):
     made = server.llm.greedy([5, 6], 30)
     whole = server.llm.text.decode(made)
@@ -269,16 +295,16 @@ BAD = [
     ("/v1/completions", {"prompt": [5], "max_tokens": 1100}, 400, "takes at most"),
     ("/v1/completions", {"prompt": [[5]] * 300}, 400, "more than 256"),
     ("/v1/completions", {"prompt": [[5]] * 5, "n": 200}, 400, "more than 256"),
-    ("/v1/completions", {"prompt": "x", "n": 0}, 400, "n"),
-    ("/v1/completions", {"prompt": "x", "max_tokens": 0}, 400, "max_tokens"),
-    ("/v1/completions", {"prompt": "x", "max_tokens": "many"}, 400, "max_tokens"),
+    ("/v1/completions", {"prompt": "x", "n": 0}, 400, "^n must be int >= 1"),
+    ("/v1/completions", {"prompt": "x", "max_tokens": 0}, 400, "max_tokens must be at least 1"),
+    ("/v1/completions", {"prompt": "x", "max_tokens": "many"}, 400, "^max_tokens must be int"),
     ("/v1/completions", {"prompt": "x", "temperature": math.nan}, 400, "JSON|invalid|malformed"),
     ("/v1/completions", {"prompt": "x", "temperature": -1}, 400, "temperature"),
     ("/v1/completions", b'{"prompt": "x", "temperature": 1e999}', 400, "range|temperature"),
     ("/v1/completions", {"prompt": "x", "top_p": 0}, 400, "top_p"),
     ("/v1/completions", {"prompt": "x", "logprobs": 21}, 400, "logprobs"),
     ("/v1/completions", {"prompt": "x", "logprobs": 21, "allowed_token_ids": [*range(30)]}, 400, "logprobs"),
-    ("/v1/completions", {"prompt": "x", "logprobs": 1, "echo": True}, 400, "echo"),
+    ("/v1/completions", {"prompt": "x", "logprobs": 21, "echo": True}, 400, "logprobs"),
     ("/v1/completions", {"prompt": "x", "stop": [""]}, 400, "stop"),
     ("/v1/completions", {"prompt": "x", "stop": ["y"] * 17}, 400, "stop"),
     ("/v1/completions", {"prompt": "x", "stop": "y" * 300}, 400, "stop"),
@@ -286,7 +312,17 @@ BAD = [
     ("/v1/completions", {"prompt": "x", "program_id": "p" * 300}, 400, "program_id"),
     ("/v1/completions", {"prompt": "x", "seed": 2**70}, 400, "seed"),
     ("/v1/completions", {"prompt": "x", "stream": "yes"}, 400, "stream"),
-    ("/v1/completions", {"prompt": "x", "best_of": 2}, 400, "best_of"),
+    ("/v1/completions", {"prompt": "x", "best_of": 2}, 400, "best_of is not served"),
+    ("/v1/completions", {"prompt": "x", "tool_choice": "required"}, 400, "tool_choice is not served"),
+    ("/v1/completions", {"prompt": "x", "min_tokens": 3}, 400, "min_tokens is not served"),
+    ("/v1/completions", {"prompt": "x", "max_token": 3}, 400, "max_token is no field .* nearest that is one is max_tokens"),
+    ("/v1/completions", {"prompt": "x", "messages": []}, 400, "messages is no field"),
+    ("/v1/completions", {"prompt": "x", "": 1}, 400, "is no field"),
+    ("/v1/completions", {"prompt": "x", "y" * 10**6: 1}, 400, "^y{64} is no field"),
+    ("/v1/completions", {"prompt": "x", "stream_options": {"include_use": True}}, 400, "include_use"),
+    ("/v1/chat/completions", {"messages": [{"role": "user"}], "reasoning_effort": "high"}, 400, "reasoning_effort is not served"),
+    ("/v1/chat/completions", {"messages": [{"role": "user"}], "max_completion_token": 3}, 400, "is max_completion_tokens"),
+    ("/v1/score", {"query": "x", "documents": ["y"], "choice": ["Y"]}, 400, "choice is no field .* is choices"),
     ("/v1/completions", {"prompt": "x", "presence_penalty": 0.5}, 400, "presence_penalty"),
     ("/v1/completions", {"prompt": "x", "allowed_token_ids": [-3]}, 400, "no token -3"),
     ("/v1/completions", {"prompt": "x", "deadline_ms": -1}, 400, "deadline_ms"),
@@ -330,6 +366,17 @@ def test_bad_input_is_refused_in_words(server, path, body, status, says):
 def test_nulls_are_as_if_left_out(server):
     body = {"prompt": "the", "max_tokens": 3, "n": None, "stop": None, "logit_bias": None, "seed": None, "user": "me", "temperature": 0}
     assert server.post("/v1/completions", body).json()["choices"][0]["text"]
+
+
+def test_fields_that_change_no_answer_are_accepted(server):
+    harmless = {"user": "me", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "parallel_tool_calls": True}
+    neutral = {"tools": [], "tool_choice": "auto", "frequency_penalty": 0.0, "response_format": {"type": "text"}, "verbosity": "medium"}
+    expected = server.llm.greedy(server.llm.text.encode("the"), 3)
+    body = {"prompt": "the", "max_tokens": 3, "temperature": 0, "stream_options": {"include_obfuscation": True}, **harmless, **neutral}
+    got = server.post("/v1/completions", body)
+    assert got.json()["choices"][0]["text"] == told(server.llm, expected)
+    chat = {"messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 2, "modalities": ["text"], **harmless, **neutral}
+    assert server.post("/v1/chat/completions", chat).status_code == 200
 
 
 def test_a_large_body_is_refused_before_it_is_read():

@@ -57,6 +57,9 @@ class ToyExecutor:
                 raise RuntimeError("out of memory")
             if self.bad(r):
                 errors[r.id] = "the model's logits are not finite"
+            if r.prompt_logprobs and each.samples:
+                r.prompt_logprobs = [SimpleNamespace(token=r.tokens[0], logprob=math.nan, top=())]
+                r.prompt_logprobs += [self.logprobs(r, token) for token in r.tokens[1:]]
             tokens.append([self.next(r)] if each.samples else [])
             details.append([self.logprobs(r, tokens[-1][0])] if each.samples and r.sampling.logprobs is not None else None)
         return StepResult(tokens, self.step_s, details, errors)
@@ -99,6 +102,8 @@ class ToyLLM:
             if not 0 <= token < self.vocab:
                 raise InputError(f"there is no token {token}; tokens are whole numbers in [0, {self.vocab}).")
         self._next += 1
+        if params.prompt_logprobs is not None:
+            extras["prompt_logprobs"] = [None]
         now, deadline = self.core.clock.now(), extras.pop("deadline", None)
         stop = frozenset(params.stop_ids) | (frozenset() if params.ignore_eos else self.text.eos_ids)
         deadline = None if deadline is None else now + deadline

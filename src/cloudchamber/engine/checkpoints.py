@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from cloudchamber.core.errors import InputError, MissingExtra
 
+from .loading import ModelConfig, config_of
+
 if TYPE_CHECKING:
     import torch
 
+Told = Callable[[int, float], None] | None  # of each step and its loss
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -54,7 +57,7 @@ def tiny(
     *,
     shape: Shape = Shape(),
     seed: int = 0,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Told = None,
 ) -> Path:
     """Write a valid checkpoint folder: ``config.json``, weights, a byte-level BPE tokenizer, a chat template.
 
@@ -88,7 +91,8 @@ def tiny(
         raise MissingExtra("making checkpoints needs torch, safetensors and tokenizers", "engine") from None
     texts = list(islice(_texts(), 200 + 8 * train_steps))
     tokenizer = _tokenizer(texts, shape.vocab_size)
-    weights = _weights(arch, shape, seed)
+    configs = _configs(arch, shape, [tokenizer.token_to_id(EOS), tokenizer.token_to_id(END)])
+    weights = _weights(config_of(configs["config.json"], target), seed)
     if train_steps:
         _train(weights, arch, shape, tokenizer, texts, train_steps, seed, progress)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +100,7 @@ def tiny(
     try:
         save_file({name: value.detach().contiguous() for name, value in weights.items()}, making / "model.safetensors", {"format": "pt"})
         tokenizer.save(str(making / "tokenizer.json"))
-        ends = [tokenizer.token_to_id(EOS), tokenizer.token_to_id(END)]
-        for name, content in _configs(arch, shape, ends).items():
+        for name, content in configs.items():
             (making / name).write_text(json.dumps(content, indent=1) + "\n")
         making.chmod(0o755)
         making.rename(target)
@@ -107,7 +110,7 @@ def tiny(
     return target
 
 
-def demo(progress: Callable[[int, float], None] | None = None) -> Path:
+def demo(progress: Told = None) -> Path:
     """Return the trained demo checkpoint, made once and kept in the user's cache."""
     folder = demo_folder()
     if not folder.is_dir():
@@ -127,25 +130,15 @@ def demo_folder() -> Path:
 
 
 def _configs(arch: str, shape: Shape, ends: list[int]) -> dict[str, Any]:
-    config = {
-        "architectures": [ARCHITECTURES[arch]],
-        "model_type": arch,
-        **asdict(shape),
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": True,
-        "torch_dtype": "float32",
-        "bos_token_id": ends[0],
-        "eos_token_id": ends[0],
-        "pad_token_id": ends[0],
-    }
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), ends[0])
+    kind = {"architectures": [ARCHITECTURES[arch]], "model_type": arch, "tie_word_embeddings": True, "torch_dtype": "float32"}
+    config = kind | asdict(shape) | {"hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 10000.0} | ids
     if arch == "mistral":
         config["sliding_window"] = None
     tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS, "bos_token": EOS, "pad_token": EOS, "chat_template": CHAT}
     return {
         "config.json": config,
-        "generation_config.json": {"bos_token_id": ends[0], "eos_token_id": ends, "pad_token_id": ends[0]},
+        "generation_config.json": ids | {"eos_token_id": ends},
         "tokenizer_config.json": tokenizer | {"model_max_length": shape.max_position_embeddings},
     }
 
@@ -177,44 +170,19 @@ def _tokenizer(texts: list[str], vocabulary: int) -> Any:
     return tokenizer
 
 
-def _weights(arch: str, shape: Shape, seed: int) -> dict[str, torch.Tensor]:
+def _weights(config: ModelConfig, seed: int) -> dict[str, torch.Tensor]:
     import torch
 
     rng = torch.Generator().manual_seed(seed)
-    hidden, heads, kv_heads = shape.hidden_size, shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
-    found = {"model.embed_tokens.weight": torch.randn(shape.vocab_size, hidden, generator=rng) * 0.02}
-    for i in range(shape.num_hidden_layers):
-        layer = f"model.layers.{i}"
-        for name, rows, columns in (
-            ("self_attn.q_proj", heads, hidden),
-            ("self_attn.k_proj", kv_heads, hidden),
-            ("self_attn.v_proj", kv_heads, hidden),
-            ("self_attn.o_proj", hidden, heads),
-            ("mlp.gate_proj", shape.intermediate_size, hidden),
-            ("mlp.up_proj", shape.intermediate_size, hidden),
-            ("mlp.down_proj", hidden, shape.intermediate_size),
-        ):
-            found[f"{layer}.{name}.weight"] = torch.randn(rows, columns, generator=rng) * columns**-0.5
-            if arch == "qwen2" and name[10:] in ("q_proj", "k_proj", "v_proj"):
-                found[f"{layer}.{name}.bias"] = torch.randn(rows, generator=rng) * 0.1
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            found[f"{layer}.{name}.weight"] = torch.ones(hidden)
-        if arch == "qwen3":
-            for name in ("q_norm", "k_norm"):
-                found[f"{layer}.self_attn.{name}.weight"] = torch.ones(shape.head_dim)
-    found["model.norm.weight"] = torch.ones(hidden)
+    found = {}
+    for name, shape in config.tensors().items():
+        scale = 0.02 if "embed" in name else 0.1 if name.endswith("bias") else shape[-1] ** -0.5
+        found[name] = torch.ones(shape) if "norm" in name else torch.randn(shape, generator=rng) * scale
     return found
 
 
 def _train(
-    weights: dict[str, torch.Tensor],
-    arch: str,
-    shape: Shape,
-    tokenizer: Any,
-    texts: list[str],
-    steps: int,
-    seed: int,
-    progress: Callable[[int, float], None] | None,
+    weights: dict[str, torch.Tensor], arch: str, shape: Shape, tokenizer: Any, texts: list[str], steps: int, seed: int, progress: Told
 ) -> None:
     """AdamW with warm-up and cosine decay on random windows of 256 tokens, on one thread, so that it can be repeated to the bit."""
     import math

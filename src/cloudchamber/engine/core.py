@@ -83,8 +83,8 @@ class EngineCore:
         most = self.max_scored_len if r.max_tokens == 1 else self.max_model_len
         if r.n_input + r.max_tokens - 1 > most:  # the last token is never computed
             raise InputError(
-                f"the prompt has {r.n_input} tokens and the answer may have {r.max_tokens}; this engine takes at most "
-                f"{most + 1} in all. Shorten the prompt, or lower max_tokens."
+                f"the prompt has {r.n_input} tokens and the answer may have {r.max_tokens}; this engine takes {limit(most)}. "
+                "Shorten the prompt, or lower max_tokens."
             )
 
     def add(self, r: Request) -> None:
@@ -197,6 +197,9 @@ class EngineCore:
             if left <= 0 or len(self.running) >= self.spec.max_running:
                 return
             r = self._waiting[request]
+            is_alone = r.n_input >= self.spec.batch_below > 0
+            if is_alone and self.running:  # nobody overtakes it, so that its turn comes
+                return
             cached = self.kv.lookup(r)
             kept = self._kept(r, cached)
             n = self._chunk(r, self._seen(r), min(left, r.n_tokens - cached))
@@ -213,6 +216,8 @@ class EngineCore:
             left -= n
             self._start(r, kept)
             plan.entries.append(Scheduled(r, r.n_computed, n, kept, r.is_decode))
+            if is_alone:
+                return
 
     def _kept(self, r: Request, cached: int) -> int:
         if r.max_tokens > 1:
@@ -381,6 +386,11 @@ class EngineCore:
                 self._end(r, finish)
             progress.append(Progress(r, [0] * len(times), None, finish))
         return progress
+
+
+def limit(most: int) -> str:
+    """The longest request of ``most`` computed tokens, in words."""
+    return f"at most {most} tokens a request, the last of the answer not counted"
 
 
 def _whole(answer: Any, verb: str) -> int:

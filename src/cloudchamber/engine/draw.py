@@ -15,7 +15,7 @@ from .sampling import SamplingParams
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Log-probability of a token drawn, and of the likeliest ones, in descending order.
+    """Log-probability of a token, drawn or of the prompt, and of the likeliest ones, in descending order.
 
     Where some tokens only were allowed, probabilities are among these; ``log_mass`` is the log of what they have of all tokens'.
     """
@@ -33,6 +33,12 @@ class Drawn:
     tokens: list[int]
     details: list[TokenLogprobs | None]
     failed: set[int] = field(default_factory=set)
+
+
+def described(logprobs: Tensor, token: int, most: int, log_mass: float = 0.0) -> TokenLogprobs:
+    """A token's log-probability among all (vocabulary,), and the ``most`` likeliest."""
+    values, ids = logprobs.topk(min(most, len(logprobs)))
+    return TokenLogprobs(token, float(logprobs[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True)), log_mass)
 
 
 GREEDY = SamplingParams()
@@ -79,9 +85,8 @@ def draw(logits: Tensor, requests: Sequence[Request], seed: int = 0) -> Drawn:
     details: list[TokenLogprobs | None] = [None] * len(requests)
     for i, params in enumerate(asked):
         if params.logprobs is not None and i not in bad:
-            row = logits[i].log_softmax(0)
-            values, ids = row.topk(min(params.logprobs, len(params.allowed_token_ids) or len(row)))
-            details[i] = TokenLogprobs(tokens[i], float(row[tokens[i]]), tuple(zip(ids.tolist(), values.tolist(), strict=True)), mass[i])
+            most = min(params.logprobs, len(params.allowed_token_ids) or logits.shape[1])
+            details[i] = described(logits[i].log_softmax(0), tokens[i], most, mass[i])
     return Drawn(tokens, details, bad)
 
 

@@ -11,10 +11,12 @@ import torch
 from cloudchamber.core.errors import InputError
 
 from .attention import BucketedSDPA, DecodeAttention, KVPool, PagedView, Prompt
-from .draw import draw
+from .draw import described, draw
 from .layers import Model
 from .request import Request
 from .seams import KVGroup, KVLayout, KVManager, Scheduled, StepPlan, StepResult
+
+DESCRIBED = 64  # rows of logits at once: a whole prompt's would be larger than everything else
 
 
 class TorchExecutor:
@@ -81,6 +83,13 @@ class TorchExecutor:
         tokens: list[list[int]] = [[] for _ in entries]
         details: list[Any] = [None] * len(entries)
         errors = {}
+        wrong = np.cumsum((~torch.isfinite(x.sum(1))).cpu().numpy())  # every layer adds to a row: what once was no number stays none
+        for each, end, count in zip(entries, ends, np.diff(wrong[ends], prepend=0), strict=True):
+            if count:  # told before the core registers what was written
+                errors[each.request.id] = "the model's activations are not finite"
+                self._clean(each.request)
+            elif each.request.prompt_logprobs:
+                self._describe(each, x[end + 1 - each.n_new : end + 1])
         if drawing:
             logits = self.model.logits(x if len(drawing) == len(x) else x[torch.from_numpy(ends[drawing])])
             drawn = draw(logits, [entries[at].request for at in drawing], self.seed)
@@ -88,8 +97,7 @@ class TorchExecutor:
                 tokens[order[at]] = [drawn.tokens[row]]
                 details[order[at]] = None if drawn.details[row] is None else [drawn.details[row]]
                 if row in drawn.failed:
-                    errors[entries[at].request.id] = "the model's logits are not finite"
-                    self._clean(entries[at].request)
+                    errors.setdefault(entries[at].request.id, "the model's logits are not finite")
         has_details = any(each is not None for each in details)
         read = getattr(self.decode, "kv_bytes", 0) if singles else 0
         return StepResult(tokens, 0.0, details if has_details else None, errors, read)
@@ -133,6 +141,16 @@ class TorchExecutor:
                 attended[run.first : run.first + run.n_new] = run.attend(i, self.windows[i], qkv, heads, pool)
             layer.finish(x, attended.view(len(x), -1))
         return x, singles
+
+    def _describe(self, each: Scheduled, x: torch.Tensor) -> None:
+        """Note log-probabilities of the prompt's tokens after these rows; rows computed again after a preemption replace what they said."""
+        r = each.request
+        del r.prompt_logprobs[each.start + 1 :]
+        x = x[: max(0, r.n_input - 1 - each.start)]
+        for at in range(0, len(x), DESCRIBED):
+            for logprobs in self.model.logits(x[at : at + DESCRIBED]).log_softmax(1):
+                token = r.tokens[len(r.prompt_logprobs)]  # type: ignore[index]
+                r.prompt_logprobs.append(described(logprobs, token, r.sampling.prompt_logprobs))
 
     def _clean(self, r: Request) -> None:
         """Leave no NaN in pages that others will get: a masked key times zero would still be one."""

@@ -11,8 +11,8 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from cloudchamber.core.errors import InputError
 
 ROWS = (1, 4, 16, 64, 256)  # each choice holds up to so many rows; the last for more
 SHAPES = 5  # of a decoder's products: qkv, output, gate and up, down, head
+LAYOUTS = 2  # of one weight in memory at once
+NEAR = 1.1  # a layout less is worth so much time
 FASTER = 1.3  # what more threads must bring
 
 Product = Callable[[Tensor], Tensor]
@@ -101,12 +103,6 @@ class Linear:
         return self._by_rows[rows](x) if rows <= ROWS[-1] else self._most(x)
 
 
-@dataclass(frozen=True)
-class _Choice:
-    names: tuple[str, ...]
-    milliseconds: tuple[float, ...]
-
-
 class Kernels:
     """Chooses kernels, shape by shape, as a model is built.
 
@@ -121,46 +117,43 @@ class Kernels:
     def __init__(self, dtype: str = "float32", device: str = "cpu", budget_s: float = 1.5) -> None:
         self.dtype, self.device, self.budget_s = dtype, device, budget_s
         self._candidates = candidates(dtype, device)
-        self._chosen: dict[tuple[int, ...], _Choice] = {}
+        self._chosen: dict[tuple[int, ...], list[tuple[float, str]]] = {}  # for each number of rows: milliseconds, name
+        self._plain: list[Tensor] = []  # weights that are also held as they came
+        self._packed_bytes = 0
 
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         """A product with this weight."""
         shape = tuple(weight.shape)
         if shape not in self._chosen:
             self._chosen[shape] = self._choose(weight)
-        return Linear(weight, bias, tuple(self._candidates[name] for name in self._chosen[shape].names))
+        names = [name for _, name in self._chosen[shape]]
+        if "linear" in names:
+            self._plain.append(weight)
+        self._packed_bytes += len({*names} - {"linear"}) * weight.numel() * (1 if self.dtype == "int8" else weight.element_size())
+        return Linear(weight, bias, tuple(self._candidates[name] for name in names))
 
-    def _choose(self, weight: Tensor) -> _Choice:
+    def held_bytes(self, *others: Tensor) -> int:
+        """Bytes of all weights in all layouts that are in memory, and of others that may be among them."""
+        return self._packed_bytes + sum({each.data_ptr(): each.nbytes for each in (*self._plain, *others)}.values())
+
+    def _choose(self, weight: Tensor) -> list[tuple[float, str]]:
         """Time every kernel on every number of rows, in turn, within this shape's share of the budget."""
         if len(self._candidates) == 1 or self.device != "cpu":
-            return _Choice((next(iter(self._candidates)),) * len(ROWS), (float("nan"),) * len(ROWS))
-        names: list[str] = []
-        best: list[float] = []
+            return [(math.nan, next(iter(self._candidates)))] * len(ROWS)
         products = {}
         for name, make in self._candidates.items():
             with contextlib.suppress(RuntimeError):  # oneDNN has no bfloat16 on processors without the instructions
                 products[name] = make(weight, None)
         share = self.budget_s / SHAPES / len(ROWS)
+        times: list[dict[str, float]] = []
         with torch.inference_mode():
             for rows in ROWS:
-                if best and best[-1] * 8 * len(products) > share * 1e3 * 4:  # would take too long: as for fewer rows
-                    names.append(names[-1])
-                    best.append(float("nan"))
-                    continue
-                x = torch.randn(rows, weight.shape[1], dtype=weight.dtype)
-                least = dict.fromkeys(products, float("inf"))
-                end = time.perf_counter() + share
-                for turn in range(50):
-                    for name, product in products.items():
-                        began = time.perf_counter()
-                        product(x)
-                        least[name] = min(least[name], time.perf_counter() - began)
-                    if turn and time.perf_counter() > end:
-                        break
-                name = min(least, key=least.__getitem__)
-                names.append(name)
-                best.append(least[name] * 1e3)
-        return _Choice(tuple(names), tuple(best))
+                if times and min(times[-1].values()) * 8 * len(products) > share * 4:  # would take too long: as for fewer rows
+                    break
+                times.append(_times(products, torch.randn(rows, weight.shape[1], dtype=weight.dtype), share))
+        kept = layouts(times)
+        chosen = [min((each[name] * 1e3, name) for name in kept) for each in times]
+        return chosen + [(math.nan, chosen[-1][1])] * (len(ROWS) - len(times))
 
     def table(self) -> str:
         """What was chosen: a line for each shape, a column for each number of rows, with milliseconds."""
@@ -168,9 +161,37 @@ class Kernels:
         lines = [f"{self.dtype} on {self.device}, {torch.get_num_threads()} threads"]
         lines += ["shape".ljust(14) + "".join(f"<= {rows} rows".ljust(width) for rows in ROWS[:-1]) + "more rows"]
         for shape, choice in self._chosen.items():
-            cells = [name if math.isnan(ms) else f"{name} {ms:.3f} ms" for name, ms in zip(choice.names, choice.milliseconds, strict=True)]
+            cells = [name if math.isnan(ms) else f"{name} {ms:.3f} ms" for ms, name in choice]
             lines.append("x".join(map(str, shape)).ljust(14) + "".join(cell.ljust(width) for cell in cells).rstrip())
         return "\n".join(lines)
+
+
+def _times(products: Mapping[str, Product], x: Tensor, share_s: float) -> dict[str, float]:
+    """Least seconds of each product, taken in turn."""
+    least = dict.fromkeys(products, float("inf"))
+    end = time.perf_counter() + share_s
+    for turn in range(50):
+        for name, product in products.items():
+            began = time.perf_counter()
+            product(x)
+            least[name] = min(least[name], time.perf_counter() - began)
+        if turn and time.perf_counter() > end:
+            break
+    return least
+
+
+def layouts(times: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """The fewest kernels, each with its copy of the weight, that are nearly as fast as all; ``times``: seconds for each number of rows."""
+
+    def slowest(names: tuple[str, ...]) -> float:
+        return max(min(each[name] for name in names) / min(each.values()) for each in times)
+
+    found: tuple[str, ...] = ()
+    for count in range(1, LAYOUTS + 1):
+        found = min(combinations(times[0], min(count, len(times[0]))), key=slowest)
+        if slowest(found) <= NEAR:
+            break
+    return found
 
 
 def set_threads(threads: int | None) -> int:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import msgspec
 import numpy as np
 import torch
 
 from cloudchamber.core.errors import InputError
+from cloudchamber.core.machine import available_bytes
 
 from .clock import RealClock
 from .core import EngineCore
@@ -53,8 +55,10 @@ class EngineOptions:
         Most tokens computed in one step; None: 512 on CPU, 2048 on CUDA; prefill-only: the longest prompt, which is never chunked.
     max_running : int, default 64
         Most sequences in one step.
+    batch_below : int, default 0
+        Prompts of at least so many tokens have the engine to themselves, shorter ones share steps; 0: all share.
     max_model_len : int or None
-        Most tokens of a request, prompt and answer; None: the model's, as far as the pool holds them.
+        Most tokens of a request, the last of the answer not counted; None: the model's context, as far as the pool holds it.
     prefix_cache : bool, default True
     prefill_only : bool, default False
         Sizes for prompts that one token answers: they may be longer than the pool, and run in one step each.
@@ -66,6 +70,7 @@ class EngineOptions:
     block_tokens: int | None = None
     token_budget: int | None = None
     max_running: int = 64
+    batch_below: int = 0
     max_model_len: int | None = None
     prefix_cache: bool = True
     prefill_only: bool = False
@@ -88,6 +93,8 @@ class Completion:
         Prompt tokens that the prefix cache spared.
     error : str
         Why it failed.
+    prompt_logprobs : list of TokenLogprobs
+        One for each token of the prompt, if asked for; the first's is NaN.
     """
 
     text: str = ""
@@ -96,6 +103,7 @@ class Completion:
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     n_cached: int = 0
     error: str = ""
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
 
 
 class LLM:
@@ -106,7 +114,8 @@ class LLM:
     path : str or Path
         Directory as Hugging Face writes it: ``config.json``, safetensors, ``tokenizer.json``.
     dtype : {"float32", "bfloat16", "int8"}, default "float32"
-        Numerics of the matrix products; int8: weights per channel and activations per row, everything else in float32.
+        Numerics of the matrix products; int8: weights per channel and activations per row, everything else in float32;
+        a row alone in its step is rounded on another grid than one among others, so that answers may differ with who else is served.
     device : str or None
         None: CUDA where there is any, else the CPU.
     threads : int or None
@@ -143,11 +152,12 @@ class LLM:
         precision = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         self.model = Model(config, read_tensors(self.path, config), kernels.linear, precision, self.device)
         self.kernels = kernels.table()
-        log.info("%s\n%s", self.name, self.kernels)
+        self.weight_bytes = kernels.held_bytes(self.model.embedding)
+        log.info("%s: %.0f MiB of weights\n%s", self.name, self.weight_bytes / 2**20, self.kernels)
         computes = executor(self.model, seed=options.seed)
         on_cpu = self.device == "cpu"
         size = options.block_tokens or (64 if on_cpu else 16)
-        free = _free_bytes(self.device)
+        free = int(torch.cuda.mem_get_info(self.device)[0]) if self.device.startswith("cuda") else available_bytes()
         blocks, longest = self._sizes(options, computes.layout(1, size).pool_bytes, size, free)
         kv = PagedKV(blocks, size, computes.layout(blocks, size), options.prefix_cache)
         computes.attach(kv)
@@ -155,7 +165,7 @@ class LLM:
         if scored < 1:
             raise InputError(f"{blocks} KV blocks leave no memory for a prompt's activations; give fewer blocks.")
         budget = options.token_budget or (scored if options.prefill_only else 512 if on_cpu else 2048)
-        spec = EngineSpec(size, blocks, budget, options.max_running, GUESSED)
+        spec = EngineSpec(size, blocks, budget, options.max_running, GUESSED, batch_below=options.batch_below)
         make: type[Any] = FCFS
         policy = make() if policy is None else policy
         policy.reset(spec, np.random.default_rng(options.seed))
@@ -164,7 +174,10 @@ class LLM:
 
     def _sizes(self, options: EngineOptions, block_bytes: int, size: int, free: int) -> tuple[int, int]:
         """Blocks of the pool, and most tokens of a request."""
-        longest = min(options.max_model_len or self.model.config.max_len, self.model.config.max_len)
+        context = self.model.config.max_len
+        longest = options.max_model_len or context
+        if longest > context:
+            raise InputError(f"max_model_len must be at most {context}, the model's context, got {longest}.")
         blocks = options.blocks
         if blocks is None:
             wanted = 1 << 16 if options.prefill_only else options.max_running * -(-longest // size)
@@ -207,18 +220,12 @@ class LLM:
         self._check("allowed_token_ids", params.allowed_token_ids)
         eos = frozenset() if params.ignore_eos else self.eos_ids
         now, deadline = self.core.clock.now(), extras.pop("deadline", None)
+        if params.prompt_logprobs is not None:
+            extras |= {"prompt_logprobs": [TokenLogprobs(tokens[0], math.nan)], "salt": uuid4().hex}  # a salt of its own: nothing is cached
+        extras["deadline"] = None if deadline is None else now + deadline
         self._next += 1
-        return Request(
-            self._next,
-            len(tokens),
-            params.max_tokens,
-            now,
-            tokens,
-            stop_ids=eos | frozenset(params.stop_ids),
-            sampling=params,
-            deadline=None if deadline is None else now + deadline,
-            **extras,
-        )
+        stop_ids = eos | frozenset(params.stop_ids)
+        return Request(self._next, len(tokens), params.max_tokens, now, tokens, stop_ids=stop_ids, sampling=params, **extras)
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
@@ -289,17 +296,8 @@ class LLM:
         rng = np.random.default_rng(0)
         longest = min(core.max_model_len - 8, 1024)
         try:
-            for count, length in (
-                (1, 8),
-                (1, longest),
-                (4, longest // 4),
-                (8, longest // 8),
-                (16, 8),
-                (16, longest // 8),
-                (32, 4),
-                (2, longest // 2),
-            ):
-                shape = (min(count, core.spec.max_running), max(length, 1))
+            for count, part in ((1, 0), (1, 1), (4, 1 / 4), (8, 1 / 8), (16, 0), (16, 1 / 8), (32, 0), (2, 1 / 2)):
+                shape = (min(count, core.spec.max_running), max(int(longest * part), min(8, longest), 1))
                 self.generate(rng.integers(self.model.config.vocab, size=shape).tolist(), SamplingParams(max_tokens=8, ignore_eos=True))
         finally:
             core.on_step = old
@@ -334,15 +332,7 @@ class _Answer:
         r = self._request
         assert r.tokens is not None
         tokens = r.tokens[r.n_input :]
-        if self._stream is not None:
-            finish = "stop" if self._stream.is_stopped else str(r.finish)
-            return Completion(self._text, tokens, finish, self._details, r.n_hit, r.error)
-        told = tokens[:-1] if r.finish == "stop" else tokens
-        text = self._llm.text.decode(told) if self._llm.has_text else ""
-        return Completion(text, tokens, str(r.finish), self._details, r.n_hit, r.error)
-
-
-def _free_bytes(device: str) -> int:
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if self._stream is None and self._llm.has_text:
+            self._text = self._llm.text.decode(tokens[:-1] if r.finish == "stop" else tokens)
+        finish = "stop" if self._stream is not None and self._stream.is_stopped else str(r.finish)
+        return Completion(self._text, tokens, finish, self._details, r.n_hit, r.error, r.prompt_logprobs)

@@ -134,6 +134,11 @@ def read_config(path: Path) -> ModelConfig:
         found = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON: {error}. A checkpoint is a directory as Hugging Face writes it.") from None
+    return config_of(found, file)
+
+
+def config_of(found: Mapping[str, Any], file: Path) -> ModelConfig:
+    """Read what ``config.json`` holds; ``file``: what errors name."""
     arch = found.get("model_type")
     if arch not in ARCHITECTURES:
         raise InputError(f"{file} is of architecture {arch!r}; this engine knows {', '.join(ARCHITECTURES)}.")

@@ -72,6 +72,8 @@ class EngineSpec(Message, frozen=True):
         How long a step takes, as far as is known.
     future : tuple of Upcoming or None
         Every request of the trial, for clairvoyant policies only.
+    batch_below : int
+        Prompts of at least so many tokens run alone; 0: none does.
     """
 
     block_tokens: int
@@ -80,6 +82,7 @@ class EngineSpec(Message, frozen=True):
     max_running: int
     cost: CostModel
     future: tuple[Upcoming, ...] | None = None
+    batch_below: int = 0
 
 
 class View(Message, frozen=True):

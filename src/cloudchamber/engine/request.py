@@ -54,6 +54,7 @@ class Request:
     n_hit: int = 0  # tokens that the prefix cache spared at the first admission: others had brought them
     n_preempted: int = 0
     was_preempted: bool = False  # and not been admitted again since
+    prompt_logprobs: list[Any] = field(default_factory=list)  # not empty: the executor adds to it
     kept: int | None = None  # leading tokens whose KV stays; None: all
     finish: Finish | None = None
     error: str = ""

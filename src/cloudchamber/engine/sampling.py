@@ -32,6 +32,9 @@ class SamplingParams:
         Report the log-probability of each token drawn, and so many of the likeliest.
     allowed_token_ids : tuple of int
         Draw from these alone; empty: from all.
+    prompt_logprobs : int or None, default None
+        Report the log-probability of each token of the prompt, and so many of the likeliest; that of the first, which follows nothing,
+        is NaN. No cached prefix is used.
 
     Raises
     ------
@@ -49,6 +52,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     allowed_token_ids: tuple[int, ...] = ()
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         self._check("max_tokens", self.max_tokens >= 1, "at least 1")
@@ -58,6 +62,7 @@ class SamplingParams:
         self._check("seed", self.seed is None or (type(self.seed) is int and abs(self.seed) < 2**63), "None or an int of less than 64 bits")
         most = max(20, len(self.allowed_token_ids))
         self._check("logprobs", self.logprobs is None or 0 <= self.logprobs <= most, f"None or in [0, {most}]")
+        self._check("prompt_logprobs", self.prompt_logprobs is None or 0 <= self.prompt_logprobs <= 20, "None or in [0, 20]")
         self._check("stop", all(self.stop), "texts that are not empty")
 
     def _check(self, name: str, holds: bool, allowed: str) -> None:

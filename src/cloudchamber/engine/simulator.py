@@ -11,6 +11,7 @@ from cloudchamber.core.errors import CandidateError
 
 from .core import EngineCore
 from .request import Request
+from .stepping import abandon
 
 
 def drive(core: EngineCore, arrivals: Iterable[Request], more: Callable[[Request], Iterable[Request]] | None = None) -> list[Request]:
@@ -28,24 +29,27 @@ def drive(core: EngineCore, arrivals: Iterable[Request], more: Callable[[Request
     Raises
     ------
     CandidateError
-        If requests wait and the policy lets none of them run.
+        If requests wait and the policy lets none of them run; none is left in the engine.
     """
     clock = core.clock
     queue = [(r.arrival, i, r) for i, r in enumerate(arrivals)]
     heapq.heapify(queue)
     count, finished = len(queue), []
-    while queue or core.requests:
-        while queue and queue[0][0] <= clock.now():
-            core.add(heapq.heappop(queue)[2])
-        progress = core.step(queue[0][0] if queue else np.inf)
-        if not progress and not core.running:
-            if not queue:
-                raise CandidateError(f"{core.waiting} requests wait, and the policy lets none run", "protocol")
-            clock.wait(queue[0][0])
-        for each in progress:
-            if each.finish is not None:
-                finished.append(each.request)
-                for r in more(each.request) if more else ():
-                    heapq.heappush(queue, (r.arrival, count, r))
-                    count += 1
+    try:
+        while queue or core.requests:
+            while queue and queue[0][0] <= clock.now():
+                core.add(heapq.heappop(queue)[2])
+            progress = core.step(queue[0][0] if queue else np.inf)
+            if not progress and not core.running:
+                if not queue:
+                    raise CandidateError(f"{core.waiting} requests wait, and the policy lets none run", "protocol")
+                clock.wait(queue[0][0])
+            for each in progress:
+                if each.finish is not None:
+                    finished.append(each.request)
+                    for r in more(each.request) if more else ():
+                        heapq.heappush(queue, (r.arrival, count, r))
+                        count += 1
+    finally:
+        abandon(core, list(core.requests.values()))
     return finished

@@ -39,7 +39,7 @@ METRICS = (
 )
 
 
-SIMULATED = "clock,core,costmodel,data,kv,leap,model,optimum,programs,request,seams,simulator,study,traces,workloads".split(",")  # noqa: SIM905 (a list of so many would be a page)
+SIMULATED = "clock,core,costmodel,data,kv,leap,model,optimum,programs,request,seams,simulator,stepping,study,traces,workloads".split(",")  # noqa: SIM905 (a list of so many would be a page)
 SOURCES = (*(f"engine/{name}.py" for name in SIMULATED), "engine/policies/*.py", "engine/presets/*.json")  # of simulated results
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cloudchamber.core.errors import InputError
 from cloudchamber.engine.attention import PagedView, attend
-from cloudchamber.engine.executor import TorchExecutor
+from cloudchamber.engine.executor import TorchExecutor, _is_single
 from cloudchamber.engine.layers import Model
 from cloudchamber.engine.seams import Scheduled
 
@@ -68,18 +68,18 @@ class HybridExecutor(TorchExecutor):
         return low
 
     def _forward(self, entries: list[Scheduled]) -> tuple[Tensor, int]:
-        whole = [each for each in entries if each.n_new <= self.chunk_rows]
-        if len(whole) == len(entries):
-            return super()._forward(entries)
-        x, singles = super()._forward(whole) if whole else (None, 0)
-        parts, at = [], 0
+        """Short prompts run together, as many at a time as a chunk has rows, so that they need no more memory than one long prompt."""
+        packs: list[list[Scheduled]] = []
+        rows = 0  # of the last pack
         for each in entries:
-            if each.n_new > self.chunk_rows:
-                parts.append(self._scored(each))
-            elif x is not None:
-                parts.append(x[at : at + each.n_new])
-                at += each.n_new
-        return parts[0] if len(parts) == 1 else torch.cat(parts), singles
+            if not packs or (rows + each.n_new > self.chunk_rows and not _is_single(each)):
+                packs.append([])
+                rows = 0
+            packs[-1].append(each)
+            rows += each.n_new
+        done = [(self._scored(p[0]), 0) if p[0].n_new > self.chunk_rows else super(HybridExecutor, self)._forward(p) for p in packs]
+        parts, singles = zip(*done, strict=True)
+        return parts[0] if len(parts) == 1 else torch.cat(parts), sum(singles)
 
     def _scored(self, each: Scheduled) -> Tensor:
         """Run all layers over one prompt; the residual, (rows, hidden)."""

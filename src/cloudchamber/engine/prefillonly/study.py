@@ -125,7 +125,8 @@ def _outcome(found: Outcome, instances: int) -> Outcome:
         return found
     series, metrics = dict(found.series), found.metrics
     span_s = float(series["finish_s"].max() - series["arrival_s"].min())
-    busy_s = float(np.sum(series["finish_s"] - series["admitted_s"]))
+    admitted, finish = np.unique(np.stack([series["admitted_s"], series["finish_s"]]), axis=1)  # those of one step are served at once
+    busy_s = float(np.sum(finish - admitted))
     made = {
         "mean_latency_s": metrics["mean_latency_s"],
         "p99_latency_s": metrics["p99_latency_s"],

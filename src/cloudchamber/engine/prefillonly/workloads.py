@@ -29,6 +29,7 @@ MODES: dict[str, float] = {  # time against plain prefilling; the parallel ones 
     "tensor": 0.5 / (1 - 0.2),  # two GPUs, a fifth of the time in communication
     "pipeline": 0.5 * 1.1,  # two GPUs, bubbles of a tenth
 }
+PACKED = 64  # short prompts in one step at most
 HUGE = 1 << 40  # tokens of a cache without limit
 
 
@@ -57,6 +58,8 @@ class PrefillWorkload(Workload):
     block_tokens : int
     instances : int
         Engines; a user stays on one.
+    batch_below : int
+        Prompts of fewer tokens share a step (not in the paper); 0: none does.
     mode : str
         ``hybrid``, ``plain``, ``chunked``; ``tensor`` and ``pipeline`` are models of two GPUs together.
     cost : str
@@ -76,6 +79,7 @@ class PrefillWorkload(Workload):
     cache_tokens: int = 45_000
     block_tokens: int = 64
     instances: int = 1
+    batch_below: int = 0
     mode: Mode = "hybrid"
     cost: str = "llama8b-a100"
     renaming: int | None = None
@@ -125,7 +129,8 @@ class PrefillWorkload(Workload):
                 f"workload {self.name!r} has a prompt of {longest} tokens; {self.mode} prefilling on {self.cost} takes at most {most}."
             )
         pool = self.cache_tokens or int(trace.n_input.sum()) + self.block_tokens * len(trace)
-        return EngineSpec(trace.block_tokens, max(1, pool // trace.block_tokens), longest, 1, self.seconds)
+        blocks, running = max(1, pool // trace.block_tokens), PACKED if self.batch_below else 1
+        return EngineSpec(trace.block_tokens, blocks, longest, running, self.seconds, batch_below=self.batch_below)
 
     @property
     def seconds(self) -> CostModel:
@@ -208,7 +213,7 @@ def named_workloads() -> Mapping[str, PrefillWorkload]:
 _RANGES: dict[str, tuple[type, float, float]] = {
     "seeds": (int, 1, 100_000), "users": (int, 1, 10_000), "per_user": (int, 1, 10_000), "gap_s": (float, 0, 1e6), "own": (int, 1, 10**6),
     "n": (int, 1, 10**6), "load": (float, 1e-3, 1e3), "cache_tokens": (int, 0, 10**9), "block_tokens": (int, 1, 65_536),
-    "instances": (int, 1, 1000),
+    "instances": (int, 1, 1000), "batch_below": (int, 0, 10**6),
 }  # fmt: skip
 
 

@@ -73,7 +73,10 @@ class Answer:
         piece = self._text.push(tokens[:-1] if is_end else tokens)
         if finish is not None and not self._text.is_stopped:
             piece += self._text.flush()
-        return Delta(piece, tokens, progress.details or [], "stop" if self._text.is_stopped else finish)
+        details = progress.details or []
+        if tokens and self.request.n_output == len(tokens):  # the first of them: the prompt has been computed
+            details = [*self.request.prompt_logprobs, *details]
+        return Delta(piece, tokens, details, "stop" if self._text.is_stopped else finish)
 
 
 class AsyncEngine:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +18,7 @@ from cloudchamber.engine.request import Request
 from cloudchamber.engine.sampling import SamplingParams
 
 from .aio import Delta
+from .fields import check_field
 
 if TYPE_CHECKING:
     from cloudchamber.engine.llm import LLM
@@ -24,18 +27,6 @@ if TYPE_CHECKING:
 MOST_ANSWERS = 256  # of one HTTP request
 MOST_CHOICES = 20  # of which probabilities can be asked
 MOST_LOGPROBS = 20  # for each token
-NEUTRAL: dict[str, tuple[Any, ...]] = {  # what is not served, and the values that ask for nothing
-    "best_of": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "min_p": (0,),
-    "logit_bias": ({},),
-    "suffix": ("",),
-    "tools": ([],),
-    "functions": ([],),
-    "response_format": ({"type": "text"},),
-}
 Seed = Annotated[int, msgspec.Meta(ge=-(2**62), lt=2**62)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=MOST_ANSWERS)]
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
@@ -55,10 +46,11 @@ class Body(msgspec.Struct, kw_only=True):
     cache_salt: Name = ""
 
 
-class StreamOptions(msgspec.Struct):
-    """``include_usage``: a last event with the usage."""
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """``include_usage``: a last event with the usage. ``include_obfuscation``: padding against eavesdroppers, of which there is none."""
 
     include_usage: bool = False
+    include_obfuscation: bool = False
 
 
 class Sampled(Body, kw_only=True):
@@ -125,6 +117,7 @@ class Call:
     is_streamed: bool = False
     with_usage: bool = False
     echo: list[str] = field(default_factory=list)
+    is_prompt_only: bool = False
     id: str = ""
 
     def asked(self) -> list[tuple[list[int], SamplingParams]]:
@@ -140,18 +133,19 @@ def read(data: bytes, kind: type[Any]) -> Any:
     Raises
     ------
     InputError
-        If it is no JSON, or a field is of the wrong type, out of range, or asks for what is not served.
+        If it is no JSON, or a field is unknown, of the wrong type, out of range, or asks for what is not served.
     """
     try:
         found = msgspec.json.decode(data)
         if not isinstance(found, dict):
             raise InputError(f"the body must be a JSON object, got {type(found).__name__}.")
         found = {name: value for name, value in found.items() if value is not None}
-        for name, neutral in NEUTRAL.items():
-            if name in found and found[name] not in neutral:
-                raise InputError(f"{name} is not served here; leave it out.")
+        for name, value in found.items():
+            check_field(name, value, kind.__struct_fields__)
         return msgspec.convert(found, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if place := re.fullmatch(r"Expected (.*) - at `\$\.(.*)`", str(error)):
+            raise InputError(f"{place[2]} must be {place[1].replace('`', '')}.") from None
         raise InputError(f"the body is not a valid {kind.__name__.removesuffix('Body').lower()} request: {error}") from None
 
 
@@ -169,11 +163,11 @@ def completion(body: CompletionBody, llm: LLM, most: int | None) -> Call:
             raise InputError("a prompt is empty; give at least one token.")
     if len(prompts) * body.n > MOST_ANSWERS:
         raise InputError(f"{len(prompts)} prompts with n = {body.n} are more than {MOST_ANSWERS} answers; send several requests.")
-    if body.echo and body.logprobs is not None:
-        raise InputError("echo with logprobs is not served: there are no log-probabilities of prompt tokens. Leave one of them out.")
     echo = [each if isinstance(each, str) else llm.text.decode(each) for each in given] if body.echo else []
-    max_tokens = _limited(body.max_tokens, most, 16)
-    return _call(body, prompts, _params(body, max_tokens, _named(body.logprobs, llm)), echo=echo, id=f"cmpl-{uuid.uuid4().hex}")
+    is_prompt_only = body.echo and body.max_tokens == 0  # the engine draws a token, which is not told
+    params = _params(body, 1 if is_prompt_only else _limited(body.max_tokens, most, 16), _named(body.logprobs, llm))
+    params = replace(params, prompt_logprobs=body.logprobs if body.echo else None)
+    return _call(body, prompts, params, echo=echo, is_prompt_only=is_prompt_only, id=f"cmpl-{uuid.uuid4().hex}")
 
 
 def chat(body: ChatBody, llm: LLM, most: int | None) -> Call:
@@ -299,8 +293,9 @@ class Writer:
         """One answer, or what is new of it."""
         is_first = i not in self._at
         echo = self.call.echo[i // self.call.n] if self.call.echo and is_first else ""
-        self._at.setdefault(i, len(echo))
-        text = echo + delta.text
+        has_prompt = self.call.params.prompt_logprobs is not None
+        self._at.setdefault(i, 0 if has_prompt else len(echo))
+        text = echo if self.call.is_prompt_only else echo + delta.text
         has_logprobs = self.call.params.logprobs is not None
         found: dict[str, Any] = {"index": i, "finish_reason": delta.finish, "logprobs": None}
         if self.call.is_chat:
@@ -310,7 +305,8 @@ class Writer:
         else:
             found["text"] = text
             if has_logprobs:
-                found["logprobs"] = self._logprobs(i, delta.logprobs)
+                prompt = self.call.prompts[i // self.call.n]
+                found["logprobs"] = self._logprobs(i, delta.logprobs[: len(prompt)] if self.call.is_prompt_only else delta.logprobs)
         return found
 
     def _piece(self, token: int) -> str:
@@ -323,8 +319,9 @@ class Writer:
         stream = self._streams.setdefault(i, self._llm.text.stream())
         for each in details:
             found["tokens"].append(self._piece(each.token))
-            found["token_logprobs"].append(each.logprob)
-            found["top_logprobs"].append({self._piece(token): value for token, value in each.top})
+            has_none = math.isnan(each.logprob)  # the first token of a prompt follows nothing
+            found["token_logprobs"].append(None if has_none else each.logprob)
+            found["top_logprobs"].append(None if has_none else {self._piece(token): value for token, value in each.top})
             found["text_offset"].append(self._at[i])
             self._at[i] += len(stream.push([each.token]))
         return found
@@ -339,7 +336,7 @@ class Writer:
     def usage(self, requests: Sequence[Request]) -> dict[str, Any]:
         """Tokens read, each prompt once, and tokens generated."""
         read = sum(map(len, self.call.prompts))
-        made = sum(r.n_output for r in requests)
+        made = 0 if self.call.is_prompt_only else sum(r.n_output for r in requests)
         cached = sum(r.n_hit for r in requests[:: self.call.n])
         return {
             "prompt_tokens": read,
@@ -351,8 +348,6 @@ class Writer:
 
 def scores(call: Call, body: ScoreBody, deltas: Sequence[Delta], requests: Sequence[Request], llm: LLM) -> dict[str, Any]:
     """The body of a score response: the score is the first choice's probability among the choices."""
-    import math
-
     data = []
     for i, delta in enumerate(deltas):
         found = {token: math.exp(value) for token, value in delta.logprobs[0].top}

@@ -309,8 +309,19 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"cannot listen on {host}:{port}: {error}; give another --port, 0 for any that is free.") from None
 
 
-def serve(engine: AsyncEngine, listener: socket.socket, options: ServerOptions = ServerOptions()) -> None:
-    """Serve until SIGTERM or SIGINT; then refuse new requests, finish the accepted ones, and return. A second signal ends at once."""
+def serve(
+    engine: AsyncEngine, listener: socket.socket, options: ServerOptions = ServerOptions(), *, tell: Callable[[str], None] = lambda _: None
+) -> None:
+    """Serve until SIGTERM or SIGINT; then refuse new requests, finish the accepted ones, and return. A second signal ends at once.
+
+    Parameters
+    ----------
+    engine : AsyncEngine
+    listener : socket
+    options : ServerOptions
+    tell : callable (str) -> None, optional
+        Is told that the server is stopping, and that it has.
+    """
     try:
         import uvicorn
     except ImportError:
@@ -323,12 +334,15 @@ def serve(engine: AsyncEngine, listener: socket.socket, options: ServerOptions =
             if self.is_draining:
                 engine.broken = "it was stopped"
                 super().handle_exit(sig, frame)
+                return
             self.is_draining = True
             threading.Thread(target=self._drain, daemon=True).start()  # a signal may come while a lock is held
 
         def _drain(self) -> None:
+            tell(f"stopping: no new requests are taken, {engine.in_flight} in flight will be finished; a second signal stops at once.")
             engine.close()
             self.should_exit = True
 
     config = uvicorn.Config(app_of(engine, options), log_level="error", access_log=False, server_header=False, timeout_graceful_shutdown=5)
     Server(config).run(sockets=[listener])
+    tell("stopped.")
