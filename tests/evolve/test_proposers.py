@@ -70,6 +70,14 @@ def test_comments_outside_an_edit_stay():
     assert sum("# demand placed so far" in each.source for each in kept) > len(kept) / 2
 
 
+def test_every_part_of_a_sort_key_may_change():
+    parents = (Scored(1, BUILT_IN["engine"]["FCFS"], status="archived", score=0.5),)
+    rng = np.random.default_rng(1)
+    made = [MutateAST().propose(Context(parents, (), NoHistory(), problem_of(STUDIES["engine"])), rng) for _ in range(200)]
+    shown = "".join(each.source for each in made if each is not None)
+    assert "r.is_preempted, r.n_input" in shown and "r.n_cached_now" in shown
+
+
 def test_whole_numbers_stay_whole():
     source = "class A:\n    def place(self, instance):\n        return 10 * instance.gpus + 0.5\n"
     starts = (Scored(1, source, status="archived", score=0.5),)

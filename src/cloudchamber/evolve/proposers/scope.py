@@ -227,6 +227,8 @@ def is_numeric(site: Site) -> bool:
         return all(isinstance(op, (ast.Lt, ast.LtE, ast.Gt, ast.GtE)) for op in parent.ops)
     if isinstance(parent, ast.AugAssign):
         return node is parent.value
+    if isinstance(parent, ast.Tuple):  # a sort key of several parts
+        return isinstance(site.above[-2], ast.Lambda) and parent is site.above[-2].body
     return isinstance(parent, ast.Lambda) and node is parent.body
 
 
