@@ -174,7 +174,7 @@ def test_a_cluster_on_record_is_found_again_by_the_next_scheduler(made, tmp_path
 def test_the_runner_drives_a_job_to_its_end_over_skypilot(made, tmp_path, healthy):
     cloud, sky, store = made(RECORD["whole"])
     spec = spec_of(market_of("#" * 10, "#" * 10), 5, 10)
-    fast = type(spec)(spec.job, spec.zones, spec.egress_usd, 0.05, spec.probe_s)
+    fast = type(spec)(spec.job, spec.zones, spec.egress_usd, 0.5, spec.probe_s)  # long enough for a busy machine
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "progress").write_text("1")
     start = cloud.start

@@ -80,8 +80,7 @@ class StepPlan:
 
     def load(self) -> tuple[int, float, int, int]:
         """The cost model's regressors: prompt tokens, Σ new·context, decodes, Σ decode context."""
-        new = decodes = context = 0
-        attended = 0.0
+        new, attended, decodes, context = 0, 0.0, 0, 0
         for each in self.entries:
             if each.is_decode:
                 decodes += 1
