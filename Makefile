@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# compile each library once: without its bytecode every process that imports torch compiles it anew
+export PYTHONDONTWRITEBYTECODE :=
 ifneq ($(wildcard ../shared/data),)
 export CLOUDCHAMBER_DATA ?= $(abspath ../shared/data)
 endif
