@@ -310,3 +310,36 @@ def scale_of(head_dim: int) -> float:
 def changed(index: BlockIndex, **fields: object) -> BlockIndex:
     """The index with some fields replaced."""
     return msgspec.structs.replace(index, **fields)
+
+
+def kept(scores: np.ndarray, keep: int) -> np.ndarray:
+    """The ``keep`` largest of each row of scores as a mask, ties to the lower block.
+
+    Examples
+    --------
+    >>> kept(np.array([[1.0, 3.0, 3.0, 0.0]]), 2)
+    array([[False,  True,  True, False]])
+    """
+    keep = min(keep, scores.shape[-1])
+    mask = np.zeros(scores.shape, bool)
+    np.put_along_axis(mask, np.argsort(-scores, axis=-1, kind="stable")[..., :keep], True, axis=-1)
+    return mask
+
+
+def block_mass(q: np.ndarray, k: np.ndarray, q_blocks: Blocks, k_blocks: Blocks) -> np.ndarray:
+    """Attention that the queries of each block pay to each key block, averaged over these queries: (heads, query blocks, key blocks)."""
+    found = np.zeros((len(q), q_blocks.count, k_blocks.count))
+    for h in range(len(q)):
+        logits = (q[h] @ k[h].T).astype(np.float64) * scale_of(q.shape[2])
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        found[h] = pooled(_summed(p, k_blocks, h)[None], q_blocks)[0]
+    return found
+
+
+def _summed(p: np.ndarray, blocks: Blocks, head: int) -> np.ndarray:
+    at = head if len(blocks.sizes) > 1 else 0
+    filled = np.flatnonzero(blocks.sizes[at])
+    made = np.zeros((len(p), blocks.count))
+    made[:, filled] = np.add.reduceat(p, blocks.starts()[at][filled], axis=1)
+    return made
