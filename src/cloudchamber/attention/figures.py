@@ -27,8 +27,8 @@ def figures(results: Results) -> list[Figure]:
             made.append(
                 Figure(
                     f"What is read: {name}",
-                    "A row is a block of queries, a column a block of keys, the first head of seed 0. Left: dense attention, darker with more "
-                    "of a row's weight. Then what each selector reads: blue where attention is, in the same shades, grey where it is wasted.",
+                    "A row is a block of queries, a column a block of keys, the first head of seed 0. Left: dense attention, darker with "
+                    "more of a row's weight. Then what each selector reads: blue where attention is, grey where it is wasted.",
                     sheet(mass, masks),
                 )
             )

@@ -234,12 +234,11 @@ class BlockIndex(Message, frozen=True):
 
 
 class AttentionSpec(Message, frozen=True):
-    """What a selector knows before the trial: head dimension, block size, the grid if there is one, and the density it may spend."""
+    """What a selector knows before the trial: head dimension, block size, and the density it may spend."""
 
     head_dim: int
     block: int
     density: float
-    grid: Grid | None = None
 
 
 class Scene(Message, frozen=True):
@@ -251,6 +250,8 @@ class Scene(Message, frozen=True):
     q_blocks, k_blocks : Blocks
     keep : int
         Key blocks that a query block may read on average.
+    grid : Grid or None
+        Where the tokens lie, if that is known.
     """
 
     q: np.ndarray
@@ -258,6 +259,7 @@ class Scene(Message, frozen=True):
     q_blocks: Blocks
     k_blocks: Blocks
     keep: int
+    grid: Grid | None = None
 
     def pooled(self, which: str = "q", how: str = "mean") -> np.ndarray:
         """Mean, max or min of each block, shape (heads, blocks, head dimension); 0 for an empty block."""

@@ -105,7 +105,7 @@ def _outcome(mask: np.ndarray, instance: Instance, select_s: float) -> Outcome:
     missed = instance.mass * ~mask
     head, row, column = (int(i) for i in np.unravel_index(int(missed.argmax()), missed.shape))
     feedback = (
-        f"recall {metrics['recall']:.3f}, output off by {metrics['error']:.3f}; worst is head {int(heads.argmin())} with {heads.min():.3f}. "
+        f"recall {metrics['recall']:.3f}, output off by {metrics['error']:.3f}; worst: head {int(heads.argmin())}, {heads.min():.3f}. "
         f"The largest miss: query block {row} of head {head} pays {missed[head, row, column]:.2f} of its attention to key block {column}."
     )
     return Outcome(metrics, (), {"mask": np.asarray(mask), "mass": instance.mass.astype(np.float32)}, feedback)

@@ -56,7 +56,7 @@ class AttentionWorkload(Workload):
     @property
     def spec(self) -> AttentionSpec:
         """What a selector is told first."""
-        return AttentionSpec(self.head_dim, self.block, self.density, self.grid)
+        return AttentionSpec(self.head_dim, self.block, self.density)
 
     def instance(self, seed: int) -> Instance:
         """The seed's tensors with what is true of them."""
@@ -82,7 +82,7 @@ def _instance(workload: AttentionWorkload, seed: int) -> Instance:
     )
     blocks = Blocks.uniform(workload.grid.tokens, workload.block)
     keep = max(1, round(workload.density * blocks.count))
-    scene = Scene(tensors.q, tensors.k, blocks, blocks, keep)
+    scene = Scene(tensors.q, tensors.k, blocks, blocks, keep, workload.grid)
     return Instance(tensors, scene, block_mass(tensors.q, tensors.k, blocks, blocks), attended(tensors, None))
 
 

@@ -12,8 +12,8 @@ from cloudchamber.core.policy import Policy
 class PooledTopP(Policy):
     """Spend the budget where estimated attention is spread: rows get more blocks the flatter they are.
 
-    The estimate is a softmax over the scores of pooled blocks, weighted by their sizes. Blocks are taken from the largest estimate down, over
-    all rows and heads at once, which is the top-p rule with the p that just meets the budget.
+    The estimate is a softmax over the scores of pooled blocks, weighted by their sizes. Blocks are taken from the largest estimate
+    down, over all rows and heads at once, which is the top-p rule with the p that just meets the budget.
     """
 
     def select(self, scene: Scene) -> Selection:

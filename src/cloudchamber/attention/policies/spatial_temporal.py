@@ -28,7 +28,7 @@ class SpatialTemporal(Policy):
 
     def select(self, scene: Scene) -> Selection:
         """One of two static masks for each head."""
-        grid = self.spec_.grid or Grid(scene.q_blocks.tokens)
+        grid = scene.grid or Grid(scene.q_blocks.tokens)
         near = [kept(_closeness(grid, scene, kind), scene.keep) for kind in ("spatial", "temporal")]
         drawn = np.sort(self.rng_.permutation(scene.q.shape[1])[: self.rows])
         block = np.searchsorted(scene.q_blocks.starts()[0], drawn, side="right") - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 from cloudchamber.attention.radial.policies.scaled import Scaled
 from cloudchamber.core.policy import Integer, Real
@@ -73,7 +73,7 @@ class SlidingTile(Scaled):
     Parameters
     ----------
     frames : int, default 3
-        Frames on each side.
+        Frames on each side, at least: more where the budget is not spent on whole frames.
     gamma : float, default 0.0
         Width in tokens; 0: the largest that meets the budget.
 
@@ -88,13 +88,21 @@ class SlidingTile(Scaled):
         self.frames = frames
         self.gamma = gamma
 
+    def reset(self, spec: Any, rng: Any) -> None:
+        """Find the width, and take more frames in while whole ones leave something over."""
+        self.frames_ = self.frames
+        super().reset(spec, rng)
+        while not self.gamma and self.scale_ >= spec.tokens and self.frames_ < spec.frames - 1:
+            self.frames_ += 1
+            super().reset(spec, rng)
+
     def shape(self, d: int, f: int, s: int, scale: float) -> float:
         """The window."""
         return scale
 
     def keep(self, d: int) -> bool:
         """Near frames only."""
-        return d <= self.frames
+        return d <= self.frames_
 
 
 class SpatialOnly(Scaled):
@@ -141,7 +149,7 @@ class StridedLong(Scaled):
     Parameters
     ----------
     stride : int, default 4
-        Of frames beyond the first ``stride``.
+        Of frames beyond the first ``stride``; smaller where the budget is not spent on whole frames.
     gamma : float, default 0.0
         Width in tokens; 0: the largest that meets the budget.
     """
@@ -152,13 +160,21 @@ class StridedLong(Scaled):
         self.stride = stride
         self.gamma = gamma
 
+    def reset(self, spec: Any, rng: Any) -> None:
+        """Find the width, and a smaller stride while whole frames leave something over."""
+        self.stride_ = self.stride
+        super().reset(spec, rng)
+        while not self.gamma and self.scale_ >= spec.tokens and self.stride_ > 1:
+            self.stride_ -= 1
+            super().reset(spec, rng)
+
     def shape(self, d: int, f: int, s: int, scale: float) -> float:
         """The window."""
         return scale
 
     def keep(self, d: int) -> bool:
         """All that are near, then every ``stride``-th."""
-        return d < self.stride or math.fmod(d, self.stride) == 0
+        return d < self.stride_ or d % self.stride_ == 0
 
 
 class Exponential(Scaled):
