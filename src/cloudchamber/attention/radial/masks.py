@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+
 import numpy as np
 
 from cloudchamber.attention.model import BlockIndex, Blocks, Rows, Scene

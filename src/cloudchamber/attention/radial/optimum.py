@@ -11,8 +11,8 @@ from .model import RadialSpec
 def least_error(field: Field, spec: RadialSpec) -> float:
     """No rule with the same budget has a smaller mean L1 error.
 
-    All pairs at one distance in frames and in tokens are read or not; each such set has a weight (the mean of the heads') and a cost
-    in pairs. Taking the most weight for a pair first, the last set in part, is the optimum of the relaxation in which any sets may be chosen.
+    All pairs at one distance in frames and in tokens are read or not. Each such set has a weight (the mean of the heads') and a cost in
+    pairs; taking the most weight for a pair first, the last set in part, is the optimum where any sets may be chosen.
     """
     f, s = spec.frames, spec.tokens
     frames, tokens, always = field.parts(sink_read=spec.sink)
