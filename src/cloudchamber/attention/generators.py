@@ -123,7 +123,8 @@ def _normal(grid: Grid, heads: int, dim: int, rng: np.random.Generator) -> tuple
 
 
 def _tensors(q: np.ndarray, k: np.ndarray, v: np.ndarray, grid: Grid) -> Tensors:
-    return Tensors(*(each.astype(np.float32) for each in (q, k, v)), grid)
+    q, k, v = (each.astype(np.float32) for each in (q, k, v))
+    return Tensors(q, k, v, grid)
 
 
 GENERATORS: dict[str, Callable[..., Tensors]] = {each.__name__: each for each in (iid, flat, heavy, needle, decay, clustered)}

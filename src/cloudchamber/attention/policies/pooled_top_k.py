@@ -37,6 +37,6 @@ def pooled_scores(scene: Scene, pool: str = "mean") -> np.ndarray:
     """Scaled scores of every pair of blocks, shape (heads, query blocks, key blocks)."""
     q = scene.pooled("q") * scale_of(scene.q.shape[2])
     if pool != "bound":
-        return q @ scene.pooled("k", pool).transpose(0, 2, 1)
+        return np.asarray(q @ scene.pooled("k", pool).transpose(0, 2, 1))
     low, high = (scene.pooled("k", how).transpose(0, 2, 1) for how in ("min", "max"))
-    return np.maximum(q, 0) @ high + np.minimum(q, 0) @ low
+    return np.asarray(np.maximum(q, 0) @ high + np.minimum(q, 0) @ low)

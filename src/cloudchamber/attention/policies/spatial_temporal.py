@@ -53,4 +53,4 @@ def _closeness(grid: Grid, scene: Scene, kind: str) -> np.ndarray:
         order = np.arange(grid.tokens) if blocks.order is None else blocks.order[0]
         centres.append(pooled(where[order][None], blocks)[0])
     apart = (np.abs(centres[0][:, None] - centres[1][None]) * weight).sum(axis=2)
-    return np.nan_to_num(-apart, nan=np.inf)
+    return np.asarray(np.nan_to_num(-apart, nan=np.inf))

@@ -53,7 +53,8 @@ class RadialWorkload(Workload):
     def field(self, seed: int) -> Field:
         """The seed's heads."""
         rng = rng_of("attention.radial.field", self.name, seed)
-        alpha, beta = (np.exp(rng.uniform(*np.log(self.rates), self.heads)) for _ in range(2))
+        low, high = np.log(self.rates)
+        alpha, beta = (np.exp(rng.uniform(low, high, self.heads)) for _ in range(2))
         sink = rng.uniform(0, 0.3, self.heads)
         if not self.has_cut:
             return decay_field(self.frames, self.tokens, alpha, beta, sink)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from cloudchamber.attention.radial.policies.scaled import Scaled
@@ -26,7 +27,7 @@ class PowerLaw(Scaled):
 
     def shape(self, d: int, f: int, s: int, scale: float) -> float:
         """The law."""
-        return scale * s * float(max(d, 1)) ** -self.power
+        return scale * s * math.exp(-self.power * math.log(max(d, 1)))
 
 
 class Linear(Scaled):
@@ -196,4 +197,4 @@ class Exponential(Scaled):
 
     def shape(self, d: int, f: int, s: int, scale: float) -> float:
         """The law."""
-        return scale * s * 2.0 ** (-d / self.half)
+        return scale * s * math.exp2(-d / self.half)

@@ -27,7 +27,7 @@ class RadialPaper(Policy):
     def keep(self, d: int) -> bool:
         """Every frame while the width is a token, then every ceil(g / s)-th."""
         g = _power(d)
-        return d % -(-g // self.spec_.tokens) == 0
+        return d % -(-g // int(self.spec_.tokens)) == 0
 
 
 class RadialBlock(Scaled):
