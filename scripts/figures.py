@@ -94,6 +94,24 @@ def prefillonly_lam() -> str:
     return re.sub(r"<title>.*?</title>", "", curve(lam_curve(workload)))
 
 
+def attention_maps() -> str:
+    """The first head of the first seed, as generated."""
+    from cloudchamber.attention.figures import sheet
+
+    names = ["PooledTopK", "SpatialTemporal", "SlidingWindow", "RandomBlocks"]
+    trials = study("attention", names, ["decay"], seeds=1).of("decay")
+    masks = {trial.policy: trial.outcome.series["mask"][0] for trial in trials}
+    return sheet(trials[0].outcome.series["mass"][0], masks)
+
+
+def attention_radial_bands() -> str:
+    """Every rule on the smaller shape."""
+    from cloudchamber.attention.radial.figures import chart
+
+    results = study("attention.radial", None, ["decay-32x64"], seeds=1)
+    return chart({trial.policy: trial.outcome.series["width"] for trial in results.of("decay-32x64")})
+
+
 def _seed_at(results: Results, workload: str, policy: str, share: float) -> int:
     """The seed at a quantile of a policy's ratio."""
     ratios = {trial.seed: trial.ratio(results.study.objective) or 0.0 for trial in results.of(workload, policy)}
@@ -118,6 +136,8 @@ PICTURES = {
     "placement-gpus": placement_gpus,
     "moe-balance-loads": moe_balance_loads,
     "transactions-timeline": transactions_timeline,
+    "attention-maps": attention_maps,
+    "attention-radial-bands": attention_radial_bands,
     "engine-requests": engine_requests,
     "prefillonly-lam": prefillonly_lam,
 }
