@@ -112,6 +112,14 @@ def attention_radial_bands() -> str:
     return chart({trial.policy: trial.outcome.series["width"] for trial in results.of("decay-32x64")})
 
 
+def attention_svg2_recall() -> str:
+    """Every rule on clusters by k-means, all seeds."""
+    from cloudchamber.attention.svg2.figures import chart, points
+
+    results = study("attention.svg2", None, ["kmeans"])
+    return chart(points(results, "kmeans"), 0.9)
+
+
 def _seed_at(results: Results, workload: str, policy: str, share: float) -> int:
     """The seed at a quantile of a policy's ratio."""
     ratios = {trial.seed: trial.ratio(results.study.objective) or 0.0 for trial in results.of(workload, policy)}
@@ -138,6 +146,7 @@ PICTURES = {
     "transactions-timeline": transactions_timeline,
     "attention-maps": attention_maps,
     "attention-radial-bands": attention_radial_bands,
+    "attention-svg2-recall": attention_svg2_recall,
     "engine-requests": engine_requests,
     "prefillonly-lam": prefillonly_lam,
 }

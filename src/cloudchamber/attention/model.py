@@ -82,6 +82,12 @@ class Blocks(Message, frozen=True):
         """Blocks."""
         return int(self.sizes.shape[1])
 
+    def of_head(self, head: int) -> Self:
+        """The blocks of one head."""
+        if len(self.sizes) == 1:
+            return self
+        return type(self)(self.sizes[head : head + 1], None if self.order is None else self.order[head : head + 1])
+
     def inverse(self) -> np.ndarray | None:
         """Place of each token."""
         return None if self.order is None else np.argsort(self.order, axis=1, kind="stable")
@@ -272,11 +278,13 @@ def pooled(x: np.ndarray, blocks: Blocks, how: str = "mean") -> np.ndarray:
     found = np.zeros((len(x), blocks.count, x.shape[2]), x.dtype)
     reduce = {"mean": np.add, "max": np.maximum, "min": np.minimum}[how].reduceat
     starts = blocks.starts()
+    if len(blocks.sizes) not in (1, len(x)):
+        raise InputError(f"blocks of {len(blocks.sizes)} heads do not fit {len(x)} heads.")
     for h in range(len(x)):
-        sizes = blocks.sizes[h if len(blocks.sizes) > 1 else 0]
+        sizes = blocks.sizes[h % len(blocks.sizes)]
         filled = np.flatnonzero(sizes)
         if len(filled):
-            made = reduce(x[h], starts[h if len(starts) > 1 else 0][filled], axis=0)
+            made = reduce(x[h], starts[h % len(starts)][filled], axis=0)
             found[h, filled] = made / sizes[filled, None] if how == "mean" else made
     return found
 
@@ -335,13 +343,12 @@ def block_mass(q: np.ndarray, k: np.ndarray, q_blocks: Blocks, k_blocks: Blocks)
         logits = (q[h] @ k[h].T).astype(np.float64) * scale_of(q.shape[2])
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
-        found[h] = pooled(_summed(p, k_blocks, h)[None], q_blocks)[0]
+        found[h] = pooled(_summed(p, k_blocks.of_head(h))[None], q_blocks.of_head(h))[0]
     return found
 
 
-def _summed(p: np.ndarray, blocks: Blocks, head: int) -> np.ndarray:
-    at = head if len(blocks.sizes) > 1 else 0
-    filled = np.flatnonzero(blocks.sizes[at])
+def _summed(p: np.ndarray, blocks: Blocks) -> np.ndarray:
+    filled = np.flatnonzero(blocks.sizes[0])
     made = np.zeros((len(p), blocks.count))
-    made[:, filled] = np.add.reduceat(p, blocks.starts()[at][filled], axis=1)
+    made[:, filled] = np.add.reduceat(p, blocks.starts()[0][filled], axis=1)
     return made

@@ -41,6 +41,7 @@ class AttentionStudy(Study):
     )
     floor = ("RandomBlocks",)
     claims = CLAIMS
+    sources = ("attention/*.py", "attention/policies/*.py")
     notes = (
         "Recall is the share of dense attention's weight that falls on blocks that are read; error the relative L2 distance of the output.",
         "Every selector may read the same number of blocks; the bound reads those with the most attention, known in full. The oracles "

@@ -40,6 +40,7 @@ class RadialStudy(Study):
     )
     floor = ("TemporalOnly", "SpatialOnly")
     claims = CLAIMS
+    sources = ("attention/radial/**/*.py",)
     notes = (
         "l1_error is the distance of attention over the mask from dense attention, averaged over queries and heads; one mask serves all "
         "heads. Every mask has the first frame as a sink.",
