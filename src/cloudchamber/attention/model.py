@@ -115,13 +115,17 @@ class Rows(Message, frozen=True):
 
     def transpose(self, heads: int, columns: int) -> Self:
         """For each head and key block, the query blocks that name it."""
+        return self.transposition(heads, columns)[0]
+
+    def transposition(self, heads: int, columns: int) -> tuple[Self, np.ndarray]:
+        """The transposed rows, and where each of their entries stands in these."""
         rows = (len(self.indptr) - 1) // max(heads, 1)
         row = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
         key = (row // max(rows, 1)) * columns + self.indices
         order = np.argsort(key, kind="stable")
         indptr = np.zeros(heads * columns + 1, np.int32)
         np.cumsum(np.bincount(key, minlength=heads * columns), out=indptr[1:])
-        return type(self)(indptr, (row[order] % max(rows, 1)).astype(np.int32))
+        return type(self)(indptr, (row[order] % max(rows, 1)).astype(np.int32)), order
 
 
 class BlockIndex(Message, frozen=True):
@@ -180,6 +184,12 @@ class BlockIndex(Message, frozen=True):
     def transpose(self) -> Rows:
         """For each head and key block, the query blocks that read it: what a backward pass walks."""
         return self.rows.transpose(self.heads, self.k_blocks)
+
+    def swapped(self) -> Self:
+        """The index with queries and keys in each other's place."""
+        rows, order = self.rows.transposition(self.heads, self.k_blocks)
+        weight = None if self.log_weight is None else self.log_weight[order]
+        return type(self)(rows, self.k_sizes, self.q_sizes, self.heads, weight)
 
     def validate(self, heads: int, q_tokens: int, k_tokens: int, *, may_be_empty: bool = False) -> None:
         """Check that it fits attention of so many heads, queries and keys.

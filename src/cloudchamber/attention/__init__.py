@@ -1,0 +1,45 @@
+"""Which keys a query reads: sparse attention, taken apart into five choices and put together again.
+
+The problem
+-----------
+Attention over a long context reads every key for every query, though a few keys hold nearly all the weight. Systems that read less
+differ in five places only: a *layout* permutes tokens into blocks, a *selector* names key blocks for each query block, a *kernel*
+computes exact softmax attention over those, a *correction* stands for the rest, and a *carry* passes state to the next call. Here each
+is an object of its own, so that any two systems can be compared on the same tensors, on any machine, and trained.
+
+:func:`sparse_attention` is the kernel, on whichever backend is fastest here; :class:`SparseAttention` is a module of all five.
+
+>>> import numpy as np, torch
+>>> from cloudchamber.attention import BlockIndex, Blocks, sparse_attention
+>>> q = k = v = torch.ones(1, 2, 128, 16)
+>>> diagonal = BlockIndex.of(np.eye(2, dtype=bool)[None], Blocks.uniform(128, 64), Blocks.uniform(128, 64))
+>>> out, lse = sparse_attention(q, k, v, diagonal)
+>>> diagonal.density(), tuple(out.shape)
+(0.5, (1, 2, 128, 16))
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_HOMES = {
+    "convert": ("Converted", "convert", "revert"),
+    "kernel": ("merge", "sparse_attention"),
+    "layouts": ("Layout", "Raster", "TileLayout"),
+    "model": ("AttentionSpec", "BlockIndex", "Blocks", "Grid", "Rows", "Scene", "Selection", "Selector"),
+    "sparse": ("AttentionResult", "Correction", "SparseAttention"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
