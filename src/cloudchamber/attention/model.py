@@ -84,7 +84,11 @@ class Blocks(Message, frozen=True):
 
     def inverse(self) -> np.ndarray | None:
         """Place of each token."""
-        return None if self.order is None else np.argsort(self.order, axis=1, kind="stable")
+        if self.order is None:
+            return None
+        places = np.empty_like(self.order)
+        np.put_along_axis(places, self.order, np.broadcast_to(np.arange(places.shape[1], dtype=places.dtype), places.shape), axis=1)
+        return places
 
     def starts(self) -> np.ndarray:
         """First place of each block, and the number of tokens at the end, shape (heads or 1, blocks + 1)."""
@@ -155,7 +159,8 @@ class BlockIndex(Message, frozen=True):
     @classmethod
     def of(cls, mask: np.ndarray, q: Blocks, k: Blocks) -> Self:
         """Index of a boolean array, shape (heads or 1, query blocks, key blocks)."""
-        return cls(Rows.of(mask), q.sizes, k.sizes, len(mask))
+        heads = max(len(mask), len(q.sizes), len(k.sizes))  # blocks of their own size in each head need rows of their own
+        return cls(Rows.of(np.broadcast_to(mask, (heads, *mask.shape[1:]))), q.sizes, k.sizes, heads)
 
     @property
     def q_blocks(self) -> int:
