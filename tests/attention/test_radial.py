@@ -117,7 +117,10 @@ def test_block_mask_is_symmetric_but_for_the_sink_and_grows_with_gamma():
 
 def test_text_and_a_ragged_last_block_are_read():
     mask = block_mask(3, 7, 4, 1.0, text=6)
-    assert mask.shape == (7, 7) and mask[5:].all() and mask[:, 5:].all()
+    assert mask.shape == (7, 7) and mask[:2].all() and mask[:, :2].all() and mask[6, 6]
+    tokens = token_mask(ready(RadialPaper(), 3, 7), 3, 7)
+    index = RadialSelector("paper", block=4).mask(3, 7, text=6)
+    assert np.repeat(np.repeat(index, 4, axis=0), 4, axis=1)[6:27, 6:27][tokens].all()
 
 
 def test_masks_are_cached_by_shape_and_cannot_be_spoilt():

@@ -90,7 +90,11 @@ class Blocks(Message, frozen=True):
 
     def inverse(self) -> np.ndarray | None:
         """Place of each token."""
-        return None if self.order is None else np.argsort(self.order, axis=1, kind="stable")
+        if self.order is None:
+            return None
+        places = np.empty_like(self.order)
+        np.put_along_axis(places, self.order, np.broadcast_to(np.arange(places.shape[1], dtype=places.dtype), places.shape), axis=1)
+        return places
 
     def starts(self) -> np.ndarray:
         """First place of each block, and the number of tokens at the end, shape (heads or 1, blocks + 1)."""
@@ -121,13 +125,17 @@ class Rows(Message, frozen=True):
 
     def transpose(self, heads: int, columns: int) -> Self:
         """For each head and key block, the query blocks that name it."""
+        return self.transposition(heads, columns)[0]
+
+    def transposition(self, heads: int, columns: int) -> tuple[Self, np.ndarray]:
+        """The transposed rows, and where each of their entries stands in these."""
         rows = (len(self.indptr) - 1) // max(heads, 1)
         row = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
         key = (row // max(rows, 1)) * columns + self.indices
         order = np.argsort(key, kind="stable")
         indptr = np.zeros(heads * columns + 1, np.int32)
         np.cumsum(np.bincount(key, minlength=heads * columns), out=indptr[1:])
-        return type(self)(indptr, (row[order] % max(rows, 1)).astype(np.int32))
+        return type(self)(indptr, (row[order] % max(rows, 1)).astype(np.int32)), order
 
 
 class BlockIndex(Message, frozen=True):
@@ -157,7 +165,8 @@ class BlockIndex(Message, frozen=True):
     @classmethod
     def of(cls, mask: np.ndarray, q: Blocks, k: Blocks) -> Self:
         """Index of a boolean array, shape (heads or 1, query blocks, key blocks)."""
-        return cls(Rows.of(mask), q.sizes, k.sizes, len(mask))
+        heads = max(len(mask), len(q.sizes), len(k.sizes))  # blocks of their own size in each head need rows of their own
+        return cls(Rows.of(np.broadcast_to(mask, (heads, *mask.shape[1:]))), q.sizes, k.sizes, heads)
 
     @property
     def q_blocks(self) -> int:
@@ -186,6 +195,12 @@ class BlockIndex(Message, frozen=True):
     def transpose(self) -> Rows:
         """For each head and key block, the query blocks that read it: what a backward pass walks."""
         return self.rows.transpose(self.heads, self.k_blocks)
+
+    def swapped(self) -> Self:
+        """The index with queries and keys in each other's place."""
+        rows, order = self.rows.transposition(self.heads, self.k_blocks)
+        weight = None if self.log_weight is None else self.log_weight[order]
+        return type(self)(rows, self.k_sizes, self.q_sizes, self.heads, weight)
 
     def validate(self, heads: int, q_tokens: int, k_tokens: int, *, may_be_empty: bool = False) -> None:
         """Check that it fits attention of so many heads, queries and keys.
@@ -254,6 +269,7 @@ class Scene(Message, frozen=True):
     ----------
     q, k : ndarray of float32, shape (heads, queries or keys, head dimension)
     q_blocks, k_blocks : Blocks
+        Their ``order`` says which token of the model lies at each place.
     keep : int
         Key blocks that a query block may read on average.
     grid : Grid or None

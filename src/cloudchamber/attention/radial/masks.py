@@ -34,7 +34,7 @@ def block_mask(
 
     For each pair of frames the band of its rule is laid at its true offset in a canvas of whole blocks; a block is kept iff more than
     ``rule[1]`` of those of its columns that hold anything are filled to more than ``rule[0]``. A last, shorter block is kept too, and
-    rows and columns of ``text`` tokens behind the video are all on.
+    rows and columns of the ``text`` tokens in front of the video are all on.
 
     Raises
     ------
@@ -58,15 +58,16 @@ def block_mask(
                 continue
             else:
                 local = near <= _width(d, s, block, gamma)
-            key = (-1 if j == 0 and sink else d, (i * s) % block, (j * s) % block)
+            above, before = text + i * s, text + j * s
+            key = (-1 if j == 0 and sink else d, above % block, before % block)
             if key not in shrunk:
                 shrunk[key] = _shrink(local, key[1], key[2], block, rule)
             small = shrunk[key]
-            top, left = i * s // block, j * s // block
+            top, left = above // block, before // block
             found[top : top + len(small), left : left + small.shape[1]] |= small
     if text:
-        first = n // block
-        found[first:], found[:, first:] = True, True
+        last = -(-text // block)
+        found[:last], found[:, :last] = True, True
     np.fill_diagonal(found, True)  # a query always reads its own block
     found.flags.writeable = False
     return found
@@ -148,7 +149,7 @@ def _paper_blocks(f: int, s: int, block: int, sink: bool, text: int) -> np.ndarr
     policy.reset(RadialSpec(f, s, sink=sink), np.random.default_rng(0))
     n = f * s + text
     tokens = np.ones((n, n), bool)
-    tokens[: f * s, : f * s] = token_mask(policy, f, s, sink=sink)
+    tokens[text:, text:] = token_mask(policy, f, s, sink=sink)
     edges = np.arange(0, n, block)
     rows = np.logical_or.reduceat(tokens, edges, axis=0)
     found = np.logical_or.reduceat(rows, edges, axis=1)
