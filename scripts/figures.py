@@ -120,6 +120,14 @@ def attention_svg2_recall() -> str:
     return chart(points(results, "kmeans"), 0.9)
 
 
+def attention_vsa_tiles() -> str:
+    """Every selector on the first head of what crosses scenes."""
+    from cloudchamber.attention.figures import sheet
+
+    trials = study("attention.vsa", None, ["cross-scene"], seeds=1).of("cross-scene")
+    return sheet(trials[0].outcome.series["mass"][0], {trial.policy: trial.outcome.series["mask"][0] for trial in trials})
+
+
 def _seed_at(results: Results, workload: str, policy: str, share: float) -> int:
     """The seed at a quantile of a policy's ratio."""
     ratios = {trial.seed: trial.ratio(results.study.objective) or 0.0 for trial in results.of(workload, policy)}
@@ -147,6 +155,7 @@ PICTURES = {
     "attention-maps": attention_maps,
     "attention-radial-bands": attention_radial_bands,
     "attention-svg2-recall": attention_svg2_recall,
+    "attention-vsa-tiles": attention_vsa_tiles,
     "engine-requests": engine_requests,
     "prefillonly-lam": prefillonly_lam,
 }
