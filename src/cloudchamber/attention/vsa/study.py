@@ -104,8 +104,8 @@ def _outcome(masks: np.ndarray, instance: Instance) -> Outcome:
     view = instance.views[head]
     rank = int((view.scores[row] > view.scores[row, column]).sum()) + 1
     feedback = (
-        f"recall {metrics['recall']:.3f}, the strongest tile was read in {metrics['found']:.0%} of rows. The largest miss: "
-        f"query tile {row} of head {head} pays {missed[head, row, column]:.2f} of its attention to key tile {column}, whose mean scored {rank}. of "
+        f"recall {metrics['recall']:.3f}, the strongest tile was read in {metrics['found']:.0%} of rows. The largest miss: query tile "
+        f"{row} of head {head} pays {missed[head, row, column]:.2f} of its attention to key tile {column}, whose mean scored {rank}. of "
         f"{len(view.scores)}."
     )
     return Outcome(metrics, (), {"mask": masks, "mass": instance.mass.astype(np.float32)}, feedback)
