@@ -22,6 +22,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from cloudchamber.attention import BlockIndex, Blocks, sparse_attention
+from cloudchamber.attention.kernels import flex
+from cloudchamber.attention.kernels.plan import Plan
 from cloudchamber.core.results import Table
 
 BLOCK, HEADS, DIM = 64, 2, 64
@@ -52,13 +54,16 @@ def token_index(sparsity: float) -> BlockIndex:
     return BlockIndex.of(mask, Blocks.uniform(1, 1), Blocks.uniform(KEYS, 1))
 
 
-def forward_subjects(tokens: int, backends: list[str]) -> dict[Key, Callable[[], object]]:
+def forward_subjects(tokens: int, with_flex: bool) -> dict[Key, Callable[[], object]]:
     q, k, v = torch.randn(3, 1, HEADS, tokens, DIM).unbind()
     made: dict[Key, Callable[[], object]] = {("dense", 0.0, "forward"): lambda: scaled_dot_product_attention(q, k, v)}
     for sparsity in SPARSITIES:
         index = random_index(tokens, sparsity)
-        for name in backends:
+        for name in ("native", "gather"):
             made[name, sparsity, "forward"] = lambda index=index, name=name: sparse_attention(q, k, v, index, backend=name)  # type: ignore[misc]
+        if with_flex:
+            plan, flat = Plan.of(index), (q[0], k[0], v[0])
+            made["flex", sparsity, "forward"] = lambda plan=plan, flat=flat: flex.attend(*flat, plan, DIM**-0.5)  # type: ignore[misc]
     return made
 
 
@@ -113,8 +118,7 @@ def main() -> None:
     chosen = options.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    backends = ["native", "gather", *(["flex"] if chosen.flex else [])]
-    lines = rows(medians(forward_subjects(chosen.length, backends)))
+    lines = rows(medians(forward_subjects(chosen.length, chosen.flex)))
     lines += rows(medians(both_subjects(chosen.length)))
     lines += rows(medians(decode_subjects()))
     title = f"{chosen.length:,} tokens, {HEADS} heads of {DIM}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cloudchamber.attention.kernels import gather
 from cloudchamber.attention.kernels.plan import Plan
 from cloudchamber.core.errors import InputError
 
@@ -27,8 +28,8 @@ def _size(sizes: Any, name: str) -> int:
     return size
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp; 0 and -inf for a query that reads nothing."""
+def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float) -> tuple[Tensor, Tensor | None]:
+    """The output, 0 for a query that reads nothing, and the log-sum-exp where torch returns it: on a GPU."""
     from torch.nn.attention.flex_attention import AuxRequest, BlockMask
 
     index = plan.index
@@ -44,9 +45,15 @@ def forward(q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float) -> tuple[
         return (i < q_tokens) & (j < k_tokens)
 
     blocks = BlockMask.from_kv_blocks(count, order, BLOCK_SIZE=(q_size, k_size), mask_mod=inside, seq_lengths=(q_tokens, k_tokens))
-    out, aux = _compiled()(
-        q[None], k[None], v[None], block_mask=blocks, scale=scale, enable_gqa=len(q) != len(k), return_aux=AuxRequest(lse=True)
-    )
+    options = {"block_mask": blocks, "scale": scale, "enable_gqa": len(q) != len(k)}
     empty = ~mask.any(-1).repeat_interleave(q_size, -1)[0, :, :q_tokens]  # what flex writes there differs between its backends
-    lse = aux.lse[0].masked_fill(empty, -torch.inf)
-    return out[0].masked_fill(empty[..., None], 0.0), lse
+    if not q.is_cuda:
+        return _compiled()(q[None], k[None], v[None], **options)[0].masked_fill(empty[..., None], 0.0), None
+    out, aux = _compiled()(q[None], k[None], v[None], **options, return_aux=AuxRequest(lse=True))
+    return out[0].masked_fill(empty[..., None], 0.0), aux.lse[0].masked_fill(empty, -torch.inf)
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp; the latter by other means where torch does not return it."""
+    out, lse = attend(q, k, v, plan, scale)
+    return out, gather.log_sums(q, k, plan, scale) if lse is None else lse

@@ -152,6 +152,16 @@ def backward(
     return dq, dk, dv
 
 
+def log_sums(q: Tensor, k: Tensor, plan: Plan, scale: float) -> Tensor:
+    """The log-sum-exp alone, -inf for a query that reads nothing."""
+    group, scratch = len(q) // len(k), _Scratch(q)
+    lse = q.new_full(q.shape[:2], -torch.inf)
+    for step in _steps(plan, len(q), q):
+        keys = scratch.take("keys", k[step.head // group], step)
+        step.split(lse).copy_(torch.logsumexp(scratch.logits(step.split(q), keys, step, scale), 2))
+    return lse
+
+
 def key_mass(q: Tensor, k: Tensor, lse: Tensor, plan: Plan, scale: float) -> Tensor:
     """Probability that each key receives from all queries, shape (heads, keys)."""
     group, scratch = len(q) // len(k), _Scratch(q)
