@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +122,21 @@ def test_other_modules_are_left_alone():
     convert(model, _some, "b0.attn")
     assert not torch.allclose(model["b0"]["attn"](x), before, atol=1e-3)
     assert torch.equal(model["b1"]["attn"](x), before)
+
+
+def test_two_threads_may_run_two_modules_at_once():
+    model, meet = _model(Plain(), Plain()), threading.Barrier(2)
+
+    class Meeting(Share):
+        def select(self, scene):
+            meet.wait(timeout=10)  # both are inside
+            return super().select(scene)
+
+    made = convert(model, lambda: SparseAttention(Meeting(), layout=Raster(8), density=0.25), "b?.attn")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda each: each["attn"](torch.randn(1, 32, 8)), model.values()))
+    assert [each.last.density for each in made] == [0.25, 0.25]
+    assert functional.scaled_dot_product_attention is DENSE
 
 
 def test_layers_know_their_place_and_context_reaches_the_call():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +16,6 @@ from torch import Tensor
 from cloudchamber.attention.sparse import AttentionResult, SparseAttention
 from cloudchamber.core.errors import InputError
 
-_ORIGINAL: Callable[..., Tensor] = torch.nn.functional.scaled_dot_product_attention
 _ACTIVE: ContextVar[Converted | None] = ContextVar("sparse attention that takes the place of dense", default=None)
 MARK, HOOK = "_sparse_attention", "_sparse_attention_hook"
 
@@ -137,19 +137,44 @@ def _wrap(module: torch.nn.Module, converted: Converted) -> None:
     vars(module)[HOOK] = module.register_forward_pre_hook(lambda *_: None)
 
 
+class _Swap:
+    """Torch's function is replaced while any converted module runs, in whichever thread, and put back by the last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        self._fast = True
+        self.original: Callable[..., Tensor] = torch.nn.functional.scaled_dot_product_attention
+
+    def enter(self) -> None:
+        with self._lock:
+            self._running += 1
+            if self._running == 1:
+                self.original = torch.nn.functional.scaled_dot_product_attention
+                vars(torch.nn.functional)["scaled_dot_product_attention"] = _dispatch
+                self._fast = torch.backends.mha.get_fastpath_enabled()
+                torch.backends.mha.set_fastpath_enabled(False)  # the fused path for inference never calls the function
+
+    def leave(self) -> None:
+        with self._lock:
+            self._running -= 1
+            if not self._running:
+                vars(torch.nn.functional)["scaled_dot_product_attention"] = self.original
+                torch.backends.mha.set_fastpath_enabled(self._fast)
+
+
+_SWAP = _Swap()
+
+
 @contextmanager
 def _swapped(converted: Converted) -> Iterator[None]:
     """Within, dense attention called from this thread or task is sparse."""
     token = _ACTIVE.set(converted)
-    held, torch.nn.functional.scaled_dot_product_attention = torch.nn.functional.scaled_dot_product_attention, _dispatch
-    # torch's fused path for inference never calls the function
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    _SWAP.enter()
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        torch.nn.functional.scaled_dot_product_attention = held
+        _SWAP.leave()
         _ACTIVE.reset(token)
 
 
@@ -167,11 +192,11 @@ def _dispatch(
     converted = _ACTIVE.get()
     options = {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
     if converted is None:
-        return _ORIGINAL(query, key, value, **options)
+        return _SWAP.original(query, key, value, **options)
     plain = attn_mask is None and not dropout_p and not is_causal and query.ndim == 4
     if not plain:
         converted.skipped += 1
-        return _ORIGINAL(query, key, value, **options)
+        return _SWAP.original(query, key, value, **options)
     if scale is not None:  # the sparse kernel's own is 1 / sqrt(dimension)
         query = query * (scale * query.shape[-1] ** 0.5)
     return converted.attend(query, key, value)
