@@ -42,8 +42,8 @@ def _case(name: str, scale: float = 1.0):
 
 
 @pytest.fixture(autouse=True)
-def _native_is_there():
-    if not native.available():
+def _native_is_there(request):
+    if "native" in request.node.name and not native.available():
         pytest.skip("no C++ compiler on this machine")
 
 
@@ -281,7 +281,7 @@ def test_unknown_words_are_refused():
 
 
 def test_auto_goes_by_precision_and_length():
-    assert choose(torch.zeros(1, 1, 64, 8), True) == "native"
+    assert choose(torch.zeros(1, 1, 64, 8), True) == ("native" if native.available() else "gather")
     assert choose(torch.zeros(1, 1, 4, 8), True) == "gather"
     assert choose(torch.zeros(1, 1, 1, 8), False) == "decode"
     assert choose(torch.zeros(1, 1, 64, 8, dtype=torch.float64), False) == "gather"
