@@ -73,18 +73,24 @@ class Plan:
         starts = self.q_starts[head if len(self.q_starts) > 1 else 0]
         return int(starts[block]), int(starts[block + 1])
 
-    def keys(self, row: int) -> slice | np.ndarray:
-        """Keys that a row reads: a slice where they are neighbours."""
-        runs = slice(self.indptr[row], self.indptr[row + 1])
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Keys that each row reads."""
+        before = np.concatenate([[0], np.cumsum((self.stop - self.start).astype(np.int64))])
+        return np.diff(before[self.indptr])
+
+    def keys(self, row: int, rows: int = 1) -> slice | np.ndarray:
+        """Keys that a row reads, or several rows one after another: a slice where they are neighbours."""
+        runs = slice(self.indptr[row], self.indptr[row + rows])
         start, length = self.start[runs].astype(np.int64), (self.stop[runs] - self.start[runs]).astype(np.int64)
         if len(start) == 1:
             return slice(int(start[0]), int(start[0] + length[0]))
         before = np.cumsum(length) - length
         return np.repeat(start - before, length) + np.arange(length.sum())
 
-    def bias(self, row: int) -> np.ndarray | None:
-        """Log weight of each key that a row reads; None: all weigh 1."""
+    def bias(self, row: int, rows: int = 1) -> np.ndarray | None:
+        """Log weight of each key that they read; None: all weigh 1."""
         if self.weight is None:
             return None
-        runs = slice(self.indptr[row], self.indptr[row + 1])
+        runs = slice(self.indptr[row], self.indptr[row + rows])
         return np.repeat(self.weight[runs], self.stop[runs] - self.start[runs])
