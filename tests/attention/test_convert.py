@@ -26,9 +26,10 @@ class Share:
         self.everything = everything
 
     def reset(self, spec, rng):
-        self.spec = spec
+        self.grid = None
 
     def select(self, scene):
+        self.grid = scene.grid
         mask = np.zeros((1, scene.q_blocks.count, scene.k_blocks.count), bool)
         mask[..., : None if self.everything else scene.keep] = True
         return Selection(mask)
@@ -148,7 +149,7 @@ def test_layers_know_their_place_and_context_reaches_the_call():
     assert [each.last.density for each in made] == [1.0, 0.25, 0.25, 0.25]
     made[1].context["grid"] = Grid(2, 4, 4)
     model["b1"]["attn"](x)
-    assert made[1].attention.selector.spec.grid == Grid(2, 4, 4)
+    assert made[1].attention.selector.grid == Grid(2, 4, 4)
 
 
 def test_a_corrections_parameters_are_trained_and_saved_with_the_model():
