@@ -39,6 +39,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/moe_balance.py
 	$(BIN)/python benchmarks/transactions.py
 	$(BIN)/python benchmarks/jail.py
+	$(BIN)/python benchmarks/attention.py
 
 clean:
 	rm -rf $(VENV) site reports .mypy_cache .ruff_cache .hypothesis

@@ -94,6 +94,40 @@ def prefillonly_lam() -> str:
     return re.sub(r"<title>.*?</title>", "", curve(lam_curve(workload)))
 
 
+def attention_maps() -> str:
+    """The first head of the first seed, as generated."""
+    from cloudchamber.attention.figures import sheet
+
+    names = ["PooledTopK", "SpatialTemporal", "SlidingWindow", "RandomBlocks"]
+    trials = study("attention", names, ["decay"], seeds=1).of("decay")
+    masks = {trial.policy: trial.outcome.series["mask"][0] for trial in trials}
+    return sheet(trials[0].outcome.series["mass"][0], masks)
+
+
+def attention_radial_bands() -> str:
+    """Every rule on the smaller shape."""
+    from cloudchamber.attention.radial.figures import chart
+
+    results = study("attention.radial", None, ["decay-32x64"], seeds=1)
+    return chart({trial.policy: trial.outcome.series["width"] for trial in results.of("decay-32x64")})
+
+
+def attention_svg2_recall() -> str:
+    """Every rule on clusters by k-means, all seeds."""
+    from cloudchamber.attention.svg2.figures import chart, points
+
+    results = study("attention.svg2", None, ["kmeans"])
+    return chart(points(results, "kmeans"), 0.9)
+
+
+def attention_vsa_tiles() -> str:
+    """Every selector on the first head of what crosses scenes."""
+    from cloudchamber.attention.figures import sheet
+
+    trials = study("attention.vsa", None, ["cross-scene"], seeds=1).of("cross-scene")
+    return sheet(trials[0].outcome.series["mass"][0], {trial.policy: trial.outcome.series["mask"][0] for trial in trials})
+
+
 def _seed_at(results: Results, workload: str, policy: str, share: float) -> int:
     """The seed at a quantile of a policy's ratio."""
     ratios = {trial.seed: trial.ratio(results.study.objective) or 0.0 for trial in results.of(workload, policy)}
@@ -118,6 +152,10 @@ PICTURES = {
     "placement-gpus": placement_gpus,
     "moe-balance-loads": moe_balance_loads,
     "transactions-timeline": transactions_timeline,
+    "attention-maps": attention_maps,
+    "attention-radial-bands": attention_radial_bands,
+    "attention-svg2-recall": attention_svg2_recall,
+    "attention-vsa-tiles": attention_vsa_tiles,
     "engine-requests": engine_requests,
     "prefillonly-lam": prefillonly_lam,
 }

@@ -1,0 +1,157 @@
+"""Masks as kernels take them: by tokens as the paper writes them, by blocks as its code runs."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from cloudchamber.attention.model import BlockIndex, Blocks, Rows, Scene
+from cloudchamber.core.errors import InputError
+from cloudchamber.core.policy import Choice, Integer, Parameters, Real
+
+from .model import BandWidth, RadialSpec, bands
+from .policies.paper import RadialPaper
+
+
+def token_mask(policy: BandWidth, f: int, s: int, *, sink: bool = True) -> np.ndarray:
+    """Every pair of tokens that a band rule reads, shape (f · s, f · s): for tests and pictures."""
+    widths = bands(policy, f, s)
+    frame, place = np.divmod(np.arange(f * s), s)
+    apart = np.abs(np.subtract.outer(frame, frame))
+    mask = np.abs(np.subtract.outer(place, place)) + 1 <= widths[apart]
+    if sink:
+        mask[:, frame == 0] = True
+    return np.asarray(mask)
+
+
+@lru_cache(maxsize=32)
+def block_mask(
+    f: int, s: int, block: int, gamma: float, *, sink: bool = True, text: int = 0, rule: tuple[float, float] = (1 / 3, 0.6)
+) -> np.ndarray:
+    """The published code's block mask, shape (blocks, blocks); read-only.
+
+    For each pair of frames the band of its rule is laid at its true offset in a canvas of whole blocks; a block is kept iff more than
+    ``rule[1]`` of those of its columns that hold anything are filled to more than ``rule[0]``. A last, shorter block is kept too, and
+    rows and columns of the ``text`` tokens in front of the video are all on.
+
+    Raises
+    ------
+    InputError
+        If a size is below 1, or gamma is not above 0.
+    """
+    if min(f, s, block) < 1 or text < 0 or not gamma > 0:
+        raise InputError(f"frames, tokens and block must be at least 1 and gamma above 0, got {f}, {s}, {block} and {gamma}.")
+    n = f * s
+    total = -(-(n + text) // block)
+    found = np.zeros((total, total), bool)
+    places = np.arange(s)
+    near = np.abs(np.subtract.outer(places, places))
+    shrunk: dict[tuple[int, int, int], np.ndarray] = {}
+    for i in range(f):
+        for j in range(f):
+            d = abs(i - j)
+            if j == 0 and sink:
+                local = np.ones((s, s), bool)
+            elif not _is_kept(d, s, block):
+                continue
+            else:
+                local = near <= _width(d, s, block, gamma)
+            above, before = text + i * s, text + j * s
+            key = (-1 if j == 0 and sink else d, above % block, before % block)
+            if key not in shrunk:
+                shrunk[key] = _shrink(local, key[1], key[2], block, rule)
+            small = shrunk[key]
+            top, left = above // block, before // block
+            found[top : top + len(small), left : left + small.shape[1]] |= small
+    if text:
+        last = -(-text // block)
+        found[:last], found[:, :last] = True, True
+    np.fill_diagonal(found, True)  # a query always reads its own block
+    found.flags.writeable = False
+    return found
+
+
+def _width(d: int, s: int, block: int, gamma: float) -> float:
+    return float(s) if d <= 1 else max(block, gamma * 2.0 ** s.bit_length() / 2.0 ** d.bit_length())
+
+
+def _is_kept(d: int, s: int, block: int) -> bool:
+    r = 2.0 ** s.bit_length() / 2.0 ** d.bit_length()
+    return d <= 1 or r >= block or d % math.floor(block / r) == 0
+
+
+def _shrink(local: np.ndarray, top: int, left: int, block: int, rule: tuple[float, float]) -> np.ndarray:
+    s = len(local)
+    canvas = np.zeros((-(-(top + s) // block) * block, -(-(left + s) // block) * block), bool)
+    canvas[top : top + s, left : left + s] = local
+    density = canvas.reshape(len(canvas) // block, block, canvas.shape[1] // block, block).mean(axis=1)
+    filled = (density > 0).sum(axis=2)
+    full = (density > rule[0]).sum(axis=2)
+    return np.asarray((filled > 0) & (full > rule[1] * filled))
+
+
+class RadialSelector(Parameters):
+    """A static mask for :class:`~cloudchamber.attention.SparseAttention`, planned once for every shape.
+
+    Parameters
+    ----------
+    form : {"block", "paper"}, default "block"
+        The published code's block mask, or the blocks that hold any pair of the paper's token mask.
+    gamma : float, default 1.0
+        Width factor of the block form: 0.2 and 0.95 are published for two models, 1 for longer clips.
+    block : int, default 64
+    sink : {"first_frame", "none"}, default "first_frame"
+
+    References
+    ----------
+    Radial Attention: O(n log n) Sparse Attention with Energy Decay for Long Video Generation.
+    """
+
+    _constraints = {
+        "form": Choice("block", "paper"), "gamma": Real(0, strict=True), "block": Integer(1), "sink": Choice("first_frame", "none"),
+    }  # fmt: skip
+
+    def __init__(self, form: str = "block", *, gamma: float = 1.0, block: int = 64, sink: str = "first_frame") -> None:
+        self.form = form
+        self.gamma = gamma
+        self.block = block
+        self.sink = sink
+
+    def mask(self, f: int, s: int, text: int = 0) -> np.ndarray:
+        """Blocks that are read, shape (blocks, blocks); the same array for the same shape."""
+        self.validate()
+        sink = self.sink == "first_frame"
+        if self.form == "block":
+            return block_mask(f, s, self.block, self.gamma, sink=sink, text=text)
+        return _paper_blocks(f, s, self.block, sink, text)
+
+    def select(self, scene: Scene) -> BlockIndex:
+        """The index of the scene's grid.
+
+        Raises
+        ------
+        InputError
+            If the scene has no grid, or is cut into other blocks than this selector's.
+        """
+        grid = scene.grid
+        if grid is None:
+            raise InputError("RadialSelector needs to know the grid: call the attention with grid=Grid(frames, height, width).")
+        mask = self.mask(grid.frames, grid.height * grid.width, grid.text)
+        blocks = Blocks.uniform(scene.q.shape[1], self.block)
+        return BlockIndex(Rows.of(mask[None]), blocks.sizes, blocks.sizes, 1)
+
+
+@lru_cache(maxsize=32)
+def _paper_blocks(f: int, s: int, block: int, sink: bool, text: int) -> np.ndarray:
+    policy = RadialPaper()
+    policy.reset(RadialSpec(f, s, sink=sink), np.random.default_rng(0))
+    n = f * s + text
+    tokens = np.ones((n, n), bool)
+    tokens[text:, text:] = token_mask(policy, f, s, sink=sink)
+    edges = np.arange(0, n, block)
+    rows = np.logical_or.reduceat(tokens, edges, axis=0)
+    found = np.logical_or.reduceat(rows, edges, axis=1)
+    found.flags.writeable = False
+    return np.asarray(found)

@@ -1,0 +1,1 @@
+"""Band rules, one file each."""

@@ -1,0 +1,1 @@
+"""Rules for keeping pairs of clusters, one file each."""

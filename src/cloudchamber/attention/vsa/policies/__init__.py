@@ -1,0 +1,1 @@
+"""Tile selectors, one file each."""
