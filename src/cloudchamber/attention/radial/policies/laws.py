@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from cloudchamber.attention.radial.policies.scaled import Scaled
+from cloudchamber.attention.radial.policies.scaled import _Scaled
 from cloudchamber.core.policy import Integer, Real
 
 
-class PowerLaw(Scaled):
+class PowerLaw(_Scaled):
     """Width scale · s · max(d, 1)^-power.
 
     Parameters
@@ -30,7 +30,7 @@ class PowerLaw(Scaled):
         return scale * s * math.exp(-self.power * math.log(max(d, 1)))
 
 
-class Linear(Scaled):
+class Linear(_Scaled):
     """Width falls linearly, to nothing at the frame the scale says: scale · (1 - d / (scale · f)) of a frame.
 
     Parameters
@@ -49,7 +49,7 @@ class Linear(Scaled):
         return max(0.0, s * (scale - d / f))
 
 
-class Harmonic(Scaled):
+class Harmonic(_Scaled):
     """Width scale · s / (1 + d).
 
     Parameters
@@ -68,7 +68,7 @@ class Harmonic(Scaled):
         return scale * s / (1.0 + d)
 
 
-class SlidingTile(Scaled):
+class SlidingTile(_Scaled):
     """A window of the same width in a few frames around, as Sliding Tile Attention has it.
 
     Parameters
@@ -106,7 +106,7 @@ class SlidingTile(Scaled):
         return d <= self.frames_
 
 
-class SpatialOnly(Scaled):
+class SpatialOnly(_Scaled):
     """Whole frames around: the spatial half of Sparse VideoGen. The scale is a number of frames, the last one partly.
 
     Parameters
@@ -125,7 +125,7 @@ class SpatialOnly(Scaled):
         return s * min(1.0, max(0.0, scale - d))
 
 
-class TemporalOnly(Scaled):
+class TemporalOnly(_Scaled):
     """The same place in every frame: the temporal half of Sparse VideoGen.
 
     Parameters
@@ -144,7 +144,7 @@ class TemporalOnly(Scaled):
         return scale
 
 
-class StridedLong(Scaled):
+class StridedLong(_Scaled):
     """Near frames with a window, and every few frames beyond with the same.
 
     Parameters
@@ -178,7 +178,7 @@ class StridedLong(Scaled):
         return d < self.stride_ or d % self.stride_ == 0
 
 
-class Exponential(Scaled):
+class Exponential(_Scaled):
     """Width scale · s · 2^(-d / half): what the decay model itself would say.
 
     Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cloudchamber.attention.radial.policies.scaled import Scaled
+from cloudchamber.attention.radial.policies.scaled import _Scaled
 from cloudchamber.core.policy import Integer, Policy, Real
 
 
@@ -30,7 +30,7 @@ class RadialPaper(Policy):
         return d % -(-g // int(self.spec_.tokens)) == 0
 
 
-class RadialBlock(Scaled):
+class RadialBlock(_Scaled):
     """The rule of the published code: gamma scales the width, which is never below a block; far frames are thinned without it.
 
     Width s for d <= 1, else max(block, gamma 2^bits(s) / 2^bits(d)); with r = 2^bits(s) / 2^bits(d) below a block, only every

@@ -10,7 +10,7 @@ from cloudchamber.core.policy import Policy
 ROUNDS = 40  # halvings of the interval of factors
 
 
-class Scaled(Policy, BandWidth):
+class _Scaled(Policy, BandWidth):
     """A rule ``shape(d, f, s, scale)`` whose scale is ``gamma``, or the largest that meets the budget where ``gamma`` is 0.
 
     A rule that exceeds the budget at any scale is left at its smallest: the world then says by how much.
