@@ -94,6 +94,15 @@ def prefillonly_lam() -> str:
     return re.sub(r"<title>.*?</title>", "", curve(lam_curve(workload)))
 
 
+def attention_verified_budgets() -> str:
+    """Every budget on every population."""
+    from cloudchamber.attention.verified.study import VerifiedStudy
+
+    subject = VerifiedStudy()
+    (figure,) = subject.figures(study(subject, n_jobs=-1))
+    return figure.svg
+
+
 def _seed_at(results: Results, workload: str, policy: str, share: float) -> int:
     """The seed at a quantile of a policy's ratio."""
     ratios = {trial.seed: trial.ratio(results.study.objective) or 0.0 for trial in results.of(workload, policy)}
@@ -120,6 +129,7 @@ PICTURES = {
     "transactions-timeline": transactions_timeline,
     "engine-requests": engine_requests,
     "prefillonly-lam": prefillonly_lam,
+    "attention-verified-budgets": attention_verified_budgets,
 }
 
 

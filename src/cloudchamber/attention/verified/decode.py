@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -224,30 +224,23 @@ class VAttention(Parameters):
             every = np.arange(n)
             sketches = [self.scorer.sketch(cache.keys[cache.rows_of(every, g)]) for g in range(cache.heads)]
         taken = np.concatenate([self._chosen(q[g * size : (g + 1) * size], sketches[g], exists) for g in range(cache.heads)])
-        certain = [np.flatnonzero(each) for each in taken]
         pools = [np.flatnonzero(exists & ~each) for each in taken]
-        anyway = _attended(q, cache, certain)
-        parts = [
-            self._sampled(q[h], cache, h // size, pools[h], (anyway[0][h], float(anyway[1][h])), (seed, layer, h, step))
-            for h in range(len(q))
-        ]
+        anyway = _attended(q, cache, [np.flatnonzero(each) for each in taken])
+        names = [_Name(seed, layer, h, step) for h in range(len(q))]
+        parts = [self._sampled(q[h], cache, h // size, pools[h], (anyway[0][h], float(anyway[1][h])), names[h]) for h in range(len(q))]
         rest = _attended(q, cache, [pool[part.pilot_keys : part.decision.b] for pool, part in zip(pools, parts, strict=True)])
         out, lse = np.empty_like(q), np.empty(len(q))
         for h, part in enumerate(parts):
             weight = math.log(len(pools[h]) / part.decision.b) if part.decision.b else 0.0
-            states = ((anyway[0][h], anyway[1][h]), (part.out, part.lse + weight), (rest[0][h], rest[1][h] + weight))
-            out[h], lse[h] = merged(states)
+            out[h], lse[h] = merged(((anyway[0][h], anyway[1][h]), (part.out, part.lse + weight), (rest[0][h], rest[1][h] + weight)))
+            taken[h, pools[h][: part.decision.b]] = True
         if not np.isfinite(out).all():
             raise InputError("the output is not finite: there is a NaN or an infinity among the queries, keys or values that were read.")
-        certificates = [
-            Certificate(layer, h, step, seed, n, len(pools[h]), part.decision.b, part.decision.reason, part.decision.bound, part.stats,
-                        self._verified(q, cache, h, exists, out[h], (seed, layer, h, step)))
-            for h, part in enumerate(parts)
-        ]  # fmt: skip
-        for h, part in enumerate(parts):
-            taken[h, pools[h][: part.decision.b]] = True
-        read = taken.reshape(cache.heads, size, n).any(axis=1).sum(axis=1)
-        return Decoded(out, lse, tuple(certificates), read)
+        certificates = tuple(
+            part.certificate(name, n, len(pool), self._verified(q, cache, exists, out, name))
+            for name, part, pool in zip(names, parts, pools, strict=True)
+        )
+        return Decoded(out, lse, certificates, taken.reshape(cache.heads, size, n).any(axis=1).sum(axis=1))
 
     def _chosen(self, q: np.ndarray, sketch: Sketch, exists: np.ndarray) -> np.ndarray:
         """Tokens that a group's heads read for certain, (heads, tokens)."""
@@ -266,9 +259,7 @@ class VAttention(Parameters):
             np.put_along_axis(taken, np.minimum(tokens, n - 1), True, axis=1)
         return np.asarray(taken & exists)
 
-    def _sampled(
-        self, q: np.ndarray, cache: Cache, group: int, pool: np.ndarray, anyway: tuple[np.ndarray, float], name: tuple[int, int, int, int]
-    ) -> _Part:
+    def _sampled(self, q: np.ndarray, cache: Cache, group: int, pool: np.ndarray, anyway: tuple[np.ndarray, float], name: _Name) -> _Part:
         """Draw the pilot, decide, and draw the rest: the sample comes to stand first in the pool."""
         n_s = len(pool)
         if self.budget_ is None or n_s < 2:  # nothing to sample, or nothing to estimate a variance from
@@ -289,18 +280,25 @@ class VAttention(Parameters):
         out = a @ v / total if total else np.zeros_like(q)
         return _Part(decision, stats, b0, out, shift + math.log(total) if total else -math.inf)
 
-    def _verified(
-        self, q: np.ndarray, cache: Cache, head: int, exists: np.ndarray, out: np.ndarray, name: tuple[int, int, int, int]
-    ) -> float | None:
-        """The relative error, in a share of steps that the sample's own name decides."""
+    def _verified(self, q: np.ndarray, cache: Cache, exists: np.ndarray, out: np.ndarray, name: _Name) -> float | None:
+        """The relative error of a head, in a share of steps that the sample's own name decides."""
         if mixed(stream(*name) + 1) >= self.verify * 2**64:
             return None
-        group = head // (len(q) // cache.heads)
-        rows = cache.rows_of(np.flatnonzero(exists), group)
+        head = name.head
+        rows = cache.rows_of(np.flatnonzero(exists), head // (len(q) // cache.heads))
         true = weighted(q[head : head + 1], cache.keys, cache.values, np.array([0, len(rows)]), rows)[0][0]
-        error = float(np.linalg.norm(out - true) / np.linalg.norm(true))
+        error = float(np.linalg.norm(out[head] - true) / np.linalg.norm(true))
         self.coverage_.add(failed=error > self.spec.epsilon)
         return error
+
+
+class _Name(NamedTuple):
+    """What a head's sample is drawn from, in the order of :func:`stream`."""
+
+    seed: int
+    layer: int
+    head: int
+    step: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,6 +310,11 @@ class _Part:
     pilot_keys: int
     out: np.ndarray
     lse: float
+
+    def certificate(self, name: _Name, n: int, n_s: int, error: float | None) -> Certificate:
+        """What it is worth."""
+        made = self.decision
+        return Certificate(name.layer, name.head, name.step, name.seed, n, n_s, made.b, made.reason, made.bound, self.stats, error)
 
 
 def dense(q: np.ndarray, cache: Cache) -> np.ndarray:

@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from .workloads import VerifiedWorkload
 
 
+SOURCES = (
+    "coverage.py",
+    "model.py",
+    "optimum.py",
+    "pilot.py",
+    "policies/*.py",
+    "populations.py",
+    "simulator.py",
+    "study.py",
+    "workloads.py",
+)
+
+
 class VerifiedStudy(Study):
     """How many keys a decode step reads for a bound on its error (``attention.verified``)."""
 
@@ -43,6 +56,7 @@ class VerifiedStudy(Study):
     floor = ("FixedBudget",)
     claims = CLAIMS
     libraries = ("numpy", "numba", "scipy")
+    sources = tuple(f"attention/verified/{name}" for name in SOURCES)
     notes = (
         "A sample fails if the relative error of the output exceeds epsilon; failure_low is the 99 % lower limit of that probability, and "
         "the promise is broken where it is above delta.",
