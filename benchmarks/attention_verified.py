@@ -1,8 +1,8 @@
-"""One verified decode step over a long context, beside dense attention: time of everything that it takes, and where it goes.
+"""One verified decode step over a long context beside dense attention: time of everything that it takes.
 
 Eight heads with keys of their own, head dimension 128, one thread. Logits are normal with a few runs of keys that stand out; values have a
-mean. Scoring by pages, pilot, budget, sample and attention are all timed; page bounds are kept from step to step
-and are not. Dense is torch's scaled_dot_product_attention. Medians of interleaved runs.
+mean. Scoring by pages, pilot, budget, sample and attention are all timed; page bounds are kept from step to step and are not, but reading
+them is, and counts as bytes. Dense is torch's scaled_dot_product_attention. Medians of interleaved runs.
 
 Run: ``.venv/bin/python benchmarks/attention_verified.py [--keys N] [--repeats N]``.
 """
@@ -51,7 +51,7 @@ def main() -> None:
 
     rows = []
     for epsilon in (0.1, 0.2):
-        attention = VAttention(QuestPages(32), top=0.02, spec=BudgetSpec(epsilon=epsilon, pilot=0.01))
+        attention = VAttention(QuestPages(64), top=0.01, spec=BudgetSpec(epsilon=epsilon, pilot=0.01))
         sketches = [attention.scorer.sketch(keys[h]) for h in range(HEADS)]
         steps: list[Decoded] = []
         runs: dict[str, list[float]] = {}
@@ -68,17 +68,17 @@ def main() -> None:
         ours, theirs = (median(runs[name][1:]) for name in ("ours", "dense"))
         ratio = median(b / a for a, b in zip(runs["ours"][1:], runs["dense"][1:], strict=True))
         density = float(np.mean([each.read.mean() for each in steps])) / options.keys
-        sketch = sum(each.size_bytes for each in sketches) / (keys.nbytes + values.nbytes)
+        whole = density + sum(each.size_bytes for each in sketches) / (keys.nbytes + values.nbytes)
         error = float(np.mean([np.linalg.norm(each.out - true, axis=1) / np.linalg.norm(true, axis=1) for each in steps]))
-        meets = ratio >= BAR and density <= DENSITY
+        meets = ratio >= BAR and whole <= DENSITY
         rows.append(
             (
-                f"{epsilon:g}", f"{density:.3f}", f"{sketch:.3f}", f"{error:.3f}", f"{ours * 1e3:.1f}", f"{theirs * 1e3:.1f}",
+                f"{epsilon:g}", f"{density:.3f}", f"{whole:.3f}", f"{error:.3f}", f"{ours * 1e3:.1f}", f"{theirs * 1e3:.1f}",
                 f"{ratio:.2f}", "holds" if meets else "MISSED",
             )
         )  # fmt: skip
-    print(f"{HEADS} heads over {options.keys:,} keys; bar: at least {BAR:g} x dense at a density of at most {DENSITY:.0%}")
-    print(Table(("epsilon", "density", "bounds, of KV bytes", "mean error", "ms", "dense ms", "x", "bar"), tuple(rows)))
+    print(f"{HEADS} heads over {options.keys:,} keys; bar: at least {BAR:g} x dense, at most {DENSITY:.0%} of its bytes read")
+    print(Table(("epsilon", "density", "bytes, with bounds", "mean error", "ms", "dense ms", "x", "bar"), tuple(rows)))
 
 
 if __name__ == "__main__":

@@ -258,6 +258,13 @@ def test_at_equal_density_a_mixture_needs_both():
     assert found["dense"][0] == 0 and found["oracle-top-k"][0] < found["sink-window"][0]
 
 
+@pytest.mark.parametrize("source", ["flat", "normal"])
+def test_weights_cost_variance_where_values_have_nothing_to_do_with_keys(source):
+    """Any keys will do there: sampling both ways is worse than the better of top-k and uniform, by more than a tenth."""
+    found = compared(source)
+    assert 1.1 < found["v-attention"][0] / min(found["top-k"][0], found["uniform"][0]) < 1.4
+
+
 def test_values_that_go_with_the_keys_mislead_top_k_but_not_a_sample():
     found = compared("drift", seeds=2)
     assert found["v-attention"][0] < 0.6 * found["top-k"][0]

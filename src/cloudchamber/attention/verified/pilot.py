@@ -27,10 +27,10 @@ def pilot_stats(a: np.ndarray, v: np.ndarray, numerator: np.ndarray, denominator
     scale = n_s / b0
     total = numerator + scale * weighted.sum(axis=1)
     mass = denominator + scale * a.sum(axis=1)
-    out = total / mass[:, None]
+    out = (total / mass[:, None]).astype(v.dtype)  # in double precision all that follows would take twice as long
     error = weighted - a[..., None] * out[:, None]
-    error = error - error.mean(axis=1, keepdims=True)
-    weighted = weighted - weighted.mean(axis=1, keepdims=True)
+    error -= error.mean(axis=1, keepdims=True)
+    weighted -= weighted.mean(axis=1, keepdims=True)
     squares = np.einsum("tjd,tjd->tj", error, error)
     columns = (
         np.asarray(mass, np.float64),
