@@ -102,7 +102,7 @@ pilots = st.builds(
 shares = st.floats(0.01, 0.5)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULES, ids=("ratio", "paper", "numerator", "denominator", "public code", "hoeffding"))
 @given(pilot=pilots, first=shares, second=shares, delta=shares)
 def test_a_looser_promise_never_needs_more(rule, pilot, first, second, delta):
     small, large = sorted((first, second))
@@ -112,7 +112,7 @@ def test_a_looser_promise_never_needs_more(rule, pilot, first, second, delta):
     assert b[0] >= b[1]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULES, ids=("ratio", "paper", "numerator", "denominator", "public code", "hoeffding"))
 @given(pilot=pilots, factor=st.floats(1, 100))
 def test_more_variance_never_needs_less(rule, pilot, factor):
     spread = {name: factor * getattr(pilot, name) for name in ("variance_a", "trace_av", "trace_error")}
@@ -120,7 +120,7 @@ def test_more_variance_never_needs_less(rule, pilot, factor):
     assert ready(rule()).budget(wider, 10000).b >= ready(rule()).budget(pilot, 10000).b
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULES, ids=("ratio", "paper", "numerator", "denominator", "public code", "hoeffding"))
 @given(pilot=pilots, power=st.integers(-20, 20))
 def test_a_common_factor_of_all_weights_changes_nothing(rule, pilot, power):
     assume(rule is not AdaptiveDenominator or pilot.variance_a * 4.0**power > 1e-12)  # below the code's least deviation

@@ -12,7 +12,7 @@ FAILURE_LOW = Metric("failure_low", "1", high=1.0)
 DENOMINATOR = Metric("denominator_failure_rate", "1", high=1.0)
 DENSITY = Metric("density", "1", high=1 + 1e-9)
 REPAIRED = Metric("repaired_density", "1", high=1 + 1e-9)
-PAPER = Source("vAttention: Verified Sparse Attention", "arXiv 2510.05688, ICLR 2026", "2025-10-07")
+PAPER = Source("vAttention: Verified Sparse Attention", "arXiv 2510.05688, ICLR 2026", "2025-10")
 STUDY = ("chamber", "study", "attention.verified", "--json")
 SCALE = "simulated: generated heads of 4,096 and 8,192 keys, epsilon = delta = 0.1, 400 samples for each seed"
 KINDS = ("flat", "normal", "heavy", "zero-mean", "mixture", "drift")
