@@ -11,13 +11,13 @@ import torch
 from cloudchamber.attention.verified.decode import Cache, VAttention, dense, merged
 from cloudchamber.attention.verified.kernel import drawn, mixed, stream, weighted
 from cloudchamber.attention.verified.methods import METHODS, Query
-from cloudchamber.attention.verified.model import BudgetSpec
+from cloudchamber.attention.verified.model import BudgetDecision, BudgetSpec
 from cloudchamber.attention.verified.policies.fixed import FixedBudget
 from cloudchamber.attention.verified.policies.ratio import RatioBudget
 from cloudchamber.attention.verified.populations import POPULATIONS
 from cloudchamber.attention.verified.runtime import VAttentionDecode
 from cloudchamber.attention.verified.scorers import PQ, DoubleSparsity, ExactScores, QuestPages, RandomProjection
-from cloudchamber.core.errors import InputError
+from cloudchamber.core.errors import CandidateError, InputError
 
 from ..engine import models
 from ..engine.engines import answer, engine, load, request
@@ -214,6 +214,19 @@ def test_bad_parameters_name_what_is_allowed():
             wrong.reset()
     with pytest.raises(InputError, match="shape"):
         Cache.of(np.zeros((2, 3, 4)), np.zeros((2, 4, 4)))
+
+
+class TooFew(FixedBudget):
+    """Reads less than the pilot it has seen."""
+
+    def budget(self, pilot, n_s):
+        return BudgetDecision(pilot.b0 - 1, "clt", 0.1)
+
+
+def test_a_budget_that_answers_nonsense_is_refused_not_obeyed():
+    q, cache = tensors()
+    with pytest.raises(CandidateError, match="between the pilot"):
+        VAttention(budget=TooFew(), sink=16, window=16, spec=SPEC)(q, cache)
 
 
 def test_page_bounds_are_above_every_score_of_their_page():

@@ -13,6 +13,7 @@ from cloudchamber.core.errors import InputError
 from cloudchamber.core.messages import AnyFloat, Message
 from cloudchamber.core.policy import Instance, Integer, Optional, Parameters, Real, clone
 
+from .asking import asked
 from .coverage import Coverage
 from .kernel import drawn, mixed, stream, weighted
 from .model import Budget, BudgetDecision, BudgetSpec, PilotStats, Reason
@@ -213,6 +214,8 @@ class VAttention(Parameters):
         ------
         InputError
             If a shape does not fit, no token may be read, or a number is not finite.
+        CandidateError
+            If the budget's answer is none.
         """
         if not hasattr(self, "coverage_"):
             self.reset()
@@ -274,7 +277,7 @@ class VAttention(Parameters):
         if not np.isfinite(a).all():
             raise InputError("a logit is not finite: there is a NaN or an infinity among the queries and keys that were read.")
         (stats,) = pilot_stats(a[None], v[None], anyway[0][None] * np.float32(mass), np.array([mass]), n_s, len(cache.rows))
-        decision = self.budget_.budget(stats, n_s)
+        decision = asked(self.budget_, stats, n_s, self.spec)
         drawn(pool, b0, decision.b, state)
         total = float(a.sum())
         out = a @ v / total if total else np.zeros_like(q)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from cloudchamber.core.candidate import ask
-from cloudchamber.core.errors import CandidateError
-
+from .asking import REASONS, asked
 from .coverage import clopper_pearson
-from .model import BudgetDecision, BudgetSpec, PilotStats, Reason
+from .model import BudgetSpec
 from .workloads import Head
 
-REASONS: tuple[Reason, ...] = get_args(Reason)
 LEVEL = 0.98  # of a two-sided interval: each limit errs once in a hundred
 
 
@@ -46,20 +43,6 @@ def run(policy: Any, spec: BudgetSpec, heads: Sequence[Head], rng: np.random.Gen
         error, denominator_error = errors(head, b)
         parts.append((b, np.array([REASONS.index(each.reason) for each in decisions]), head.density(b), error, denominator_error))
     return Run(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-
-
-def asked(policy: Any, pilot: PilotStats, n_s: int, spec: BudgetSpec) -> BudgetDecision:
-    """One decision, checked."""
-    answer = ask(policy.budget, pilot, n_s)
-    if not isinstance(answer, BudgetDecision) or type(answer.b) is not int or answer.reason not in REASONS:
-        raise CandidateError(
-            f"budget() must return BudgetDecision(b, reason, bound), a whole b and a reason of {', '.join(REASONS)}; got {answer!r}", "type"
-        )
-    least = min(pilot.b0, n_s)
-    most = max(least, int(spec.cap * n_s))
-    if not least <= answer.b <= most:
-        raise CandidateError(f"b is {answer.b}; it must be between the pilot's {least} and {most} keys", "type")
-    return answer
 
 
 def errors(head: Head, b: np.ndarray, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 SOURCES = (
+    "asking.py",
     "coverage.py",
     "model.py",
     "optimum.py",
@@ -112,7 +113,8 @@ class VerifiedStudy(Study):
 
 
 def _outcome(done: Run, spec: BudgetSpec) -> Outcome:
-    from .simulator import REASONS, repaired
+    from .asking import REASONS
+    from .simulator import repaired
 
     failed = done.error > spec.epsilon
     density = float(done.density.mean())
