@@ -128,6 +128,15 @@ def attention_vsa_tiles() -> str:
     return sheet(trials[0].outcome.series["mass"][0], {trial.policy: trial.outcome.series["mask"][0] for trial in trials})
 
 
+def attention_verified_budgets() -> str:
+    """Every budget on every population."""
+    from cloudchamber.attention.verified.study import VerifiedStudy
+
+    subject = VerifiedStudy()
+    (figure,) = subject.figures(study(subject, n_jobs=-1))
+    return figure.svg
+
+
 def _seed_at(results: Results, workload: str, policy: str, share: float) -> int:
     """The seed at a quantile of a policy's ratio."""
     ratios = {trial.seed: trial.ratio(results.study.objective) or 0.0 for trial in results.of(workload, policy)}
@@ -158,6 +167,7 @@ PICTURES = {
     "attention-vsa-tiles": attention_vsa_tiles,
     "engine-requests": engine_requests,
     "prefillonly-lam": prefillonly_lam,
+    "attention-verified-budgets": attention_verified_budgets,
 }
 
 

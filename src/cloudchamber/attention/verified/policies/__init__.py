@@ -1,0 +1,1 @@
+"""Budgets, one file each."""
