@@ -51,6 +51,7 @@ CASES = {
     "transactions": Case("SMF", ("ycsb",), (6, 4, 24), 100),
     "transactions.online": Case("SMFOnline", ("zipf1.1-mvtso",), (4, 4, 24), 100),
     "engine": Case("FCFS", ("azure-code", "mooncake"), (3, 3, 24), 100),
+    "attention.radial": Case("SlidingTile", ("decay-32x64", "scene-cut"), (6, 4, 24), 250),
     "moe.balance": Case("Zigzag", ("drift-64e",), (6, 4, 24), 100),
 }
 ALARM_S = 5  # processor seconds of a trial in this process

@@ -17,6 +17,13 @@ from cloudchamber.core.results import Results
 IMAGES = Path(__file__).parents[1] / "docs" / "img"
 COLOURS = {
     "c0": "#222b36",
+    "c1": "#0b7fab",
+    "c2": "#d9622b",
+    "c3": "#2f8f4e",
+    "c4": "#6b4fbb",
+    "c5": "#b3202c",
+    "c6": "#a8821a",
+    "c7": "#8a94a3",
     "ink": "#1c2430",
     "soft": "#5b6675",
     "rule": "#d9dee5",
