@@ -15,7 +15,7 @@ from cloudchamber.attention.svg2.optimum import least_density
 from cloudchamber.attention.svg2.policies.calibrated import CalibratedTopP
 from cloudchamber.attention.svg2.policies.fixed import KeepAll
 from cloudchamber.attention.svg2.policies.top_p import CentroidTopP
-from cloudchamber.attention.svg2.simulator import error, index_of, recall, run
+from cloudchamber.attention.svg2.simulator import error, index_of, recall, repaired, run
 from cloudchamber.attention.svg2.study import Svg2Study
 from cloudchamber.core.errors import CandidateError, InputError
 from cloudchamber.core.parallel import study
@@ -108,6 +108,10 @@ def _view(instance, head, p=0.9):
     import msgspec
 
     return msgspec.structs.replace(instance.views[head], p=p)
+
+
+def test_what_is_missing_is_charged_as_reading_by_lot():
+    assert repaired(np.array([0.2, 0.2]), np.array([0.5, 0.9]), 0.85).tolist() == pytest.approx([0.2 + 0.8 * 0.7, 0.2])
 
 
 def test_keeping_everything_is_dense_attention():

@@ -21,7 +21,7 @@ def figures(results: Results) -> list[Figure]:
         Figure(
             f"Caught and computed: {name}",
             "A point is a trial: the share of all pairs that is computed, and the share of the attention that is caught. Above the dashed "
-            "line a rule delivers what was asked for; below the dotted one its trial is void.",
+            "line a rule delivers what was asked for; below the dotted one it is charged for what is missing.",
             chart(points(results, name), workload.p),  # type: ignore[attr-defined]
         )
         for name, workload in results.workloads.items()

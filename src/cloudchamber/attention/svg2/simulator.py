@@ -46,6 +46,15 @@ def recall(masks: np.ndarray, instance: Instance) -> np.ndarray:
     return np.asarray(((instance.mass * masks).sum(axis=2) * size).sum(axis=1) / size.sum(axis=1))
 
 
+def repaired(density: np.ndarray, recall: np.ndarray, least: float) -> np.ndarray:
+    """Density of each head after reading pairs by lot until it catches ``least``: a share x of the rest costs and brings x of what is left.
+
+    So a rule that promises more than it delivers stays comparable, and does not look cheap.
+    """
+    missing = np.clip((least - recall) / np.maximum(1 - recall, 1e-12), 0.0, 1.0)
+    return np.asarray(density + (1 - density) * missing)
+
+
 def index_of(masks: np.ndarray, instance: Instance) -> BlockIndex:
     """The masks as a kernel takes them."""
     return BlockIndex.of(masks, instance.q_blocks, instance.k_blocks)
