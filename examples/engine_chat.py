@@ -1,4 +1,4 @@
-"""Talk to `chamber serve engine` with OpenAI's client: a chat as it is written, scores, and what the server counted.
+"""Talk to `chamber serve engine` with OpenAI's client (pip install openai): a chat as it is written, scores, and what the server counted.
 
 python examples/engine_chat.py         # a small random model, made and served here: what it says is noise
 OPENAI_BASE_URL=http://127.0.0.1:8000/v1 python examples/engine_chat.py     # a server that runs, such as `chamber serve engine --demo`

@@ -110,6 +110,7 @@ def test_a_stop_token_ends_the_answer(llm):
         ([5, 512], None, r"token 512; tokens are whole numbers in \[0, 512\)"),
         ([-1], None, "token -1"),
         ([1], SamplingParams(allowed_token_ids=(600,)), "allowed_token_ids has the token 600"),
+        ([1], SamplingParams(stop_ids=(600,)), "stop_ids has the token 600"),
         ([1] * 600, SamplingParams(max_tokens=100), "at most 640 tokens a request, the last of the answer not counted"),
     ],
 )

@@ -210,14 +210,14 @@ class LLM:
         Raises
         ------
         InputError
-            If the prompt is empty, or a token is not in the vocabulary.
+            If the prompt is empty, or a token of it, or one that is allowed or ends the answer, is not in the vocabulary.
         """
         params = params or SamplingParams()
         tokens = self.text.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not tokens:
             raise InputError("the prompt is empty; give at least one token.")
-        self._check("the prompt", tokens)
-        self._check("allowed_token_ids", params.allowed_token_ids)
+        for what, ids in (("the prompt", tokens), ("allowed_token_ids", params.allowed_token_ids), ("stop_ids", params.stop_ids)):
+            self._check(what, ids)
         eos = frozenset() if params.ignore_eos else self.eos_ids
         now, deadline = self.core.clock.now(), extras.pop("deadline", None)
         if params.prompt_logprobs is not None:

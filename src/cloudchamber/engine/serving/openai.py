@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -64,7 +64,7 @@ class Sampled(Body, kw_only=True):
     stop: Name | Annotated[list[Name], msgspec.Meta(max_length=16)] = []
     stop_token_ids: list[int] = []
     ignore_eos: bool = False
-    allowed_token_ids: list[int] = []
+    allowed_token_ids: Annotated[list[int], msgspec.Meta(min_length=1)] | None = None
     stream: bool = False
     stream_options: StreamOptions = msgspec.field(default_factory=StreamOptions)
     max_tokens: int | None = None
@@ -81,14 +81,14 @@ class CompletionBody(Sampled, kw_only=True):
 class Message(msgspec.Struct):
     """One message of a conversation; further fields go to the template."""
 
-    role: str
-    content: str | list[dict[str, str]] = ""
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]]
 
 
 class ChatBody(Sampled, kw_only=True):
     """``POST /v1/chat/completions``."""
 
-    messages: list[dict[str, Any]]
+    messages: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
     logprobs: bool = False
     top_logprobs: int = 0
     max_completion_tokens: int | None = None
@@ -208,8 +208,8 @@ def _message(given: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"a message is not valid: {error}") from None
     content = message.content
     if not isinstance(content, str):
-        if any(part.get("type") != "text" or "text" not in part for part in content):
-            raise InputError('content may be a text or a list of {"type": "text", "text": …}; this engine reads nothing else.')
+        if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in content):
+            raise InputError('content may be a text or a list of {"type": "text", "text": …}; images and sound are not served.')
         content = "".join(part["text"] for part in content)
     return {**given, "content": content}
 
@@ -236,7 +236,7 @@ def _params(body: Sampled, max_tokens: int, logprobs: int | None) -> SamplingPar
         stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop),
         stop_ids=tuple(body.stop_token_ids),
         logprobs=logprobs,
-        allowed_token_ids=tuple(dict.fromkeys(body.allowed_token_ids)),
+        allowed_token_ids=tuple(dict.fromkeys(body.allowed_token_ids or ())),
         **{name: getattr(body, name) for name in ("top_p", "top_k", "seed", "ignore_eos")},
     )
 
@@ -329,7 +329,7 @@ class Writer:
     def _chat_logprob(self, each: Any) -> dict[str, Any]:
         def entry(token: int, value: float) -> dict[str, Any]:
             piece = self._piece(token)
-            return {"token": piece, "logprob": value, "bytes": list(piece.encode())}
+            return {"token": piece, "logprob": value, "bytes": None if piece == f"token_id:{token}" else list(piece.encode())}
 
         return entry(each.token, each.logprob) | {"top_logprobs": [entry(*pair) for pair in each.top]}
 
