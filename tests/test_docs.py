@@ -65,3 +65,18 @@ def test_docstring_examples_are_true(name):
 @pytest.mark.parametrize("name", ["cloudchamber", *_modules()])
 def test_every_module_says_what_it_is(name):
     assert (importlib.import_module(name).__doc__ or "").strip()
+
+
+def test_limits_of_the_jail_are_told_with_their_defaults():
+    from dataclasses import fields
+
+    from cloudchamber.jail import Limits
+
+    lines = (ROOT / "docs" / "jail.md").read_text().splitlines()
+    names, _, values = next(lines[at : at + 3] for at, line in enumerate(lines) if line.startswith("| limit |"))
+    told = dict(zip([each.strip(" `") for each in names.split("|")[2:-1]], [each.strip() for each in values.split("|")[2:-1]], strict=True))
+    units = {"s": 1.0, "MiB": 2**20, "GiB": 2**30}
+    for each in fields(Limits):
+        number, unit = told.pop(each.name).split()
+        assert float(number) * units[unit] == each.default
+    assert told == {}

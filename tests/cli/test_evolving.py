@@ -10,6 +10,7 @@ from cloudchamber.core.errors import InputError
 from cloudchamber.core.registry import load_study
 from cloudchamber.evolve.store import Store
 
+from ..evolve.endpoint import CANARY
 from .test_cli import chamber
 
 RUN = ("--workload", "smoke", "--from", "PrismGreedy", "--trials", "2,1,2", "--seed", "1", "--jail", "none")
@@ -181,3 +182,71 @@ def test_a_study_with_a_reserved_name_is_refused(name, monkeypatch):
     monkeypatch.setattr(registry, "_points", lambda group: {name: point})
     with pytest.raises(InputError, match="a command of `chamber evolve`"):
         load_study.__wrapped__(name)
+
+
+def test_header_says_what_is_searched_on_and_how(tmp_path):
+    path, winner = tmp_path / "a.db", tmp_path / "winner.py"
+    free = [each for each in RUN if each not in ("--seed", "1")]
+    done = chamber("evolve", "placement", *free, "--evaluations", "1", "--store", str(path), "--export", str(winner))
+    seed = Store(path, is_reader=True)["settings"]["seed"]
+    assert f"study placement, from PrismGreedy, seed {seed}" in done.stderr, "a drawn one too"
+    for words in ("smoke (2+1+2)", "proposers tune, mutate, splice", "jail none", "budget 1 evaluations", f"run {path}"):
+        assert words in done.stderr
+    assert f"Run: {path}. Winner: {winner}" in done.stdout
+
+
+def test_a_dead_endpoint_is_told_at_once_and_in_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("cloudchamber.evolve.client.WAIT_S", 0.01)
+    monkeypatch.setattr("cloudchamber.evolve.client._taken", {})
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    path = tmp_path / "dead.db"
+    model = ("--model", "gpt-5-mini", "--base-url", "http://127.0.0.1:9/v1")
+    done = chamber("evolve", "placement", *RUN, *model, "--evaluations", "3", "--store", str(path))
+    first = [line for line in done.stderr.splitlines() if "the model cannot be reached" in line]
+    assert done.returncode == 0 and first and len(first) == len({line.split(": ")[1] for line in first})
+    assert all("gpt-5-mini" in line and line.endswith("; others go on.") for line in first)
+    shown = chamber("evolve", "show", "--store", str(path))
+    for text in (done.stdout, shown.stdout):
+        assert text.count("Could not work (times)") == 1 and "127.0.0.1:9" in text
+    data = chamber("evolve", "show", "--store", str(path), "--json")
+    assert all("cannot connect" in each["last"] for each in json.loads(data.stdout)["unavailable"].values())
+    monkeypatch.setattr("cloudchamber.evolve.search.PATIENCE_S", 0.5)
+    alone = chamber("evolve", "placement", *RUN, *model, "--proposer", "diff", "--store", str(tmp_path / "alone.db"))
+    assert alone.returncode == 1 and "no other can go on" in alone.stderr
+    assert "no proposer has worked for 0 s (diff: the model cannot be reached" in alone.stderr
+    for each in (done, shown, data, alone):
+        assert CANARY not in each.stdout + each.stderr
+
+
+def test_a_model_without_an_endpoint_names_the_option(tmp_path):
+    done = chamber("evolve", "placement", *RUN, "--model", "foo", "--store", str(tmp_path / "a.db"))
+    assert done.returncode == 2 and "--base-url on the command line" in done.stderr
+
+
+def test_ask_refuses_the_run_of_another_study(store):
+    done = chamber("evolve", "ask", "spot", "--store", str(store))
+    assert done.returncode == 2 and "is a run of study 'placement', not of 'spot'" in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["placement", "resume", "show", "ask", "export"])
+def test_a_folder_or_a_damaged_run_is_one_line(command, store, tmp_path):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    bad = tmp_path / "bad.db"
+    data = bytearray(store.read_bytes())
+    data[8192:] = b"\xa5" * (len(data) - 8192)
+    bad.write_bytes(data)
+    more = RUN if command == "placement" else ()
+    for path, words in ((folder, "is a folder"), (bad, "is damaged")):
+        done = chamber("evolve", command, *more, "--store", str(path))
+        lines = [line for line in done.stderr.splitlines() if "warning" not in line]
+        assert done.returncode == 2 and len(lines) == 1 and words in lines[0] and str(path) in lines[0] and done.stdout == ""
+    assert not folder.with_name("runs.lock").exists()
+
+
+@pytest.mark.parametrize("command", ["resume", "show", "ask"])
+def test_an_empty_file_is_no_run(command, tmp_path):
+    (tmp_path / "empty.db").touch()
+    done = chamber("evolve", command, "--store", str(tmp_path / "empty.db"))
+    assert done.returncode == 2 and "not the file of a run; `chamber evolve STUDY --store" in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["empty.db"]

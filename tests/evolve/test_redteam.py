@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import typer
@@ -12,7 +13,7 @@ from cloudchamber.core.errors import InputError, UnknownName
 from cloudchamber.core.registry import study_names
 from cloudchamber.evolve import redteam
 from cloudchamber.evolve.attacks import ITEMS, NOT_HERE, attacks_on
-from cloudchamber.evolve.redteam import Canaries, red_team
+from cloudchamber.evolve.redteam import Canaries, RedTeam, Row, red_team
 from cloudchamber.jail.limits import Limits
 
 from .machines import study as toys
@@ -127,6 +128,21 @@ class TestCommand:
         assert done.exit_code == 0
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         assert rows[0]["verdict"] == "nothing" and {"B17", "C21", "C28"} == {row["items"][0] for row in rows[1:]}
+
+
+def test_table_cuts_no_name_and_no_word():
+    name, items = "change choose.expected_seconds_of_all: zero", ("A1", "A10", "B15", "C22", "C26")
+    why = "it reached " + "something " * 30
+    lines = RedTeam("toy", "none", "Honest", (Row(name, "what", items, "void", why), Row("b", "what", ("A1",), "gain", "short"))).table()
+    assert name in lines and ",".join(items) in lines and "something ..." in lines
+    starts = {line.index(each) for line, each in zip(lines.splitlines(), ("verdict", "GAIN", "void"), strict=False)}
+    assert len(starts) == 1, "columns stand one below the other"
+
+
+def test_the_letters_of_items_are_told_on_the_page():
+    text = (Path(__file__).parents[2] / "docs" / "evolve.md").read_text()
+    section = text.split("## Attack it")[1].split("\n## ")[0]
+    assert all(f"**{letter}**" in section for letter in {item[0] for item in ITEMS})
 
 
 def test_refuses_what_cannot_be_done():

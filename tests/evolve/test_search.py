@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 
 import numpy as np
 import pytest
 
 from cloudchamber.core.errors import InputError, UnknownName
 from cloudchamber.evolve import Budget, BudgetSpent, Proposal, ProposerUnavailable, Search, Settings, resume
-from cloudchamber.evolve.store import Store
+from cloudchamber.evolve.store import Store, StoreFault
 
 from .toy.study import PricingStudy
 
@@ -410,3 +412,93 @@ def test_quality_needs_no_bound(search_on):
     assert search.starts[0].score == pytest.approx(1.0)
     verdict = search.tell(search.ask()[0].id, BETTER.format(rate=3.0))
     assert verdict.score > 1.0 and np.isfinite(verdict.score)
+
+
+def test_a_failing_proposer_is_told_once_in_a_row_and_its_cause_ends_the_run(monkeypatch):
+    monkeypatch.setattr("cloudchamber.evolve.search.PATIENCE_S", 2.5)
+    lines: list[str] = []
+    settings = Settings(start="BySize", trials=(1, 1, 2), seed=1, jail="none")
+    with Search(PricingStudy(), settings, budget=Budget(5), proposers={"dead": Dead("dead")}) as search:
+        with pytest.raises(ProposerUnavailable, match=r"\(dead: nobody answers\); resume"):
+            search.run(warn=lines.append)
+        assert search.store.silences() == {"dead": (2, "nobody answers")}
+    assert lines == ["dead: nobody answers; no other can go on, so it is tried for 2 s."]
+    lines.clear()
+    both = {"dead": Dead("dead", lambda calls: calls != 2), "alive": Dead("alive", lambda calls: False)}
+    with Search(PricingStudy(), settings, budget=Budget(8), proposers=both) as search:
+        search.run(warn=lines.append)
+    assert lines == ["dead: nobody answers; others go on."]
+
+
+def foreign(path, *statements):
+    """A file of another program."""
+    with contextlib.closing(sqlite3.connect(path)) as there:
+        for each in ("CREATE TABLE notes (text)", "INSERT INTO notes VALUES ('mine')", *statements):
+            there.execute(each)
+        there.commit()
+    return path
+
+
+@pytest.mark.parametrize("is_reader", [False, True])
+@pytest.mark.parametrize("statements", [(), ("PRAGMA user_version = 1",), ("CREATE TABLE run (key, value)", "PRAGMA user_version = 1")])
+def test_the_file_of_another_program_is_left_as_it_is(tmp_path, statements, is_reader):
+    path = foreign(tmp_path / "app.db", *statements)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"app\.db is not the file of a run"):
+        Store(path, is_reader=is_reader)
+    assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["app.db"]
+
+
+def test_the_file_that_another_program_has_open_is_left_as_it_is(tmp_path):
+    path = tmp_path / "app.db"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("CREATE TABLE notes (text)")  # in the write-ahead log alone
+        with pytest.raises(InputError, match="not the file of a run"):
+            Store(path)
+        assert not (tmp_path / "app.db.lock").exists()
+        assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
+
+
+def test_a_folder_is_no_store(tmp_path):
+    (tmp_path / "runs.d").mkdir()
+    for is_reader in (False, True):
+        with pytest.raises(InputError, match="is a folder; give the file of a run"):
+            Store(tmp_path / "runs.d", is_reader=is_reader)
+    assert [each.name for each in tmp_path.iterdir()] == ["runs.d"]
+
+
+def test_an_empty_file_begins_a_run_and_holds_none(tmp_path):
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(InputError, match=r"not the file of a run; `chamber evolve STUDY --store .*` starts one"):
+        Store(tmp_path / "empty.db", is_reader=True)
+    Store(tmp_path / "empty.db").close()
+    assert Store(tmp_path / "empty.db", is_reader=True).counts() == {}
+
+
+def test_a_run_of_another_version_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "old.db"
+    Store(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as there:
+        there.execute("PRAGMA user_version = 7")
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="is of version 7 of the store, this is 1"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def damaged(path):
+    """Overwrite all pages but the first, which holds the schema."""
+    data = bytearray(path.read_bytes())
+    start = 4096 * 2
+    data[start:] = b"\xa5" * (len(data) - start)
+    path.write_bytes(data)
+
+
+def test_a_damaged_run_says_what_to_do(search_on, tmp_path):
+    search_on(5, "run.db").close()
+    damaged(tmp_path / "run.db")
+    with pytest.raises(StoreFault, match=r"run\.db is damaged: .*start a new run with another --store"):
+        Store(tmp_path / "run.db", is_reader=True).candidates()
+    with pytest.raises(StoreFault, match="is damaged"):
+        resume(tmp_path / "run.db", study=PricingStudy())

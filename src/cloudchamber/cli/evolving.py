@@ -138,8 +138,10 @@ def _run(search: Search, jobs: int, backend: str, *, json: bool, compare: bool, 
     from cloudchamber.evolve.model import ProposerUnavailable
     from cloudchamber.evolve.verdict import judge
 
-    from .live import Live
+    from .live import Live, header
 
+    for line in header(search):
+        typer.echo(f"chamber: {line}", err=True)
     for note in search.notes:
         typer.echo(f"chamber: note: {note}", err=True)
     if search.settings.jail in ("subprocess", "none"):
@@ -147,7 +149,7 @@ def _run(search: Search, jobs: int, backend: str, *, json: bool, compare: bool, 
     stopped = ""
     with Live(search) as view:
         try:
-            search.run(jobs, backend, view.show)
+            search.run(jobs, backend, view.show, view.warn)
         except ProposerUnavailable as error:
             stopped = str(error)
         except KeyboardInterrupt:
@@ -168,7 +170,7 @@ def _run(search: Search, jobs: int, backend: str, *, json: bool, compare: bool, 
     typer.echo(
         f"Run: {search.store.path}. Winner: chamber evolve export --store {search.store.path} winner.py"
         if output is None
-        else f"Winner: {output}"
+        else f"Run: {search.store.path}. Winner: {output}"
     )
 
 
@@ -213,6 +215,8 @@ def _print(search: Search, verdicts: list[HeldOut], rivals: dict[str, HeldOut]) 
         f"{search.evaluations} evaluations, {told} told: {counts.get('void', 0)} void, {counts.get('rejected', 0)} rejected, "
         f"{counts.get('archived', 0)} kept; {search.wall_s:.0f} s, {spent.tokens} tokens, {spent.usd:.2f} USD."
     )
+    for line in _silences(search.store):
+        typer.echo(line)
     metric = search.study.objective
     rows = [
         (f"winner (candidate {verdicts[0].candidate})", number(verdicts[0].objective), _percent(verdicts[0])),
@@ -305,6 +309,8 @@ def show(
     )
     typer.echo(str(Table(("candidate", "proposer", "status", "training", "hidden", "change"), rows)))
     typer.echo(", ".join(f"{count} {status}" for status, count in there.counts().items()))
+    for line in _silences(there):
+        typer.echo(line)
     for verdict in there["verdict"] or []:
         typer.echo(verdict["text"])
 
@@ -327,8 +333,14 @@ def _opened(store: Path, study: str | None, evaluations: int | None) -> Search:
     from cloudchamber.evolve.model import Budget
     from cloudchamber.evolve.search import Search, changed_budget
     from cloudchamber.evolve.search import resume as go_on
+    from cloudchamber.evolve.store import Store, settings_of
 
-    if store.is_file():
+    if store.exists():
+        reader = Store(store, is_reader=True)
+        known = settings_of(reader)["study"]
+        reader.close()
+        if study not in (None, known):
+            raise InputError(f"{store} is a run of study {known!r}, not of {study!r}; leave the study out, or give another --store.")
         return go_on(store, budget=changed_budget(store, evaluations=evaluations))
     if study is None:
         raise InputError(f"there is no run at {store}; name a study to begin one: chamber evolve ask --store {store} STUDY.")
@@ -352,8 +364,19 @@ def _summary(store: Store) -> dict[str, Any]:
         "tokens": spent.tokens,
         "usd": spent.usd,
         "wall_s": store["wall_s"],
+        "unavailable": {name: {"times": times, "last": why} for name, (times, why) in store.silences().items()},
         "store": str(store.path),
     }
+
+
+def _silences(store: Store) -> list[str]:
+    """A line for every cause why proposers could not work at some time."""
+    from cloudchamber.jail.proxy import cleaned
+
+    found: dict[str, list[str]] = {}
+    for name, (times, why) in store.silences().items():
+        found.setdefault(why, []).append(f"{name} ({times})")
+    return [cleaned(f"Could not work (times): {', '.join(names)}: {why}").replace("\n", " ") + "." for why, names in found.items()]
 
 
 def _line(candidate: Any) -> str:

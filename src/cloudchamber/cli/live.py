@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,30 @@ if TYPE_CHECKING:
     from cloudchamber.evolve.search import Search
 
 TREND = "▁▂▃▄▅▆▇█"
+
+
+def header(search: Search) -> list[str]:
+    """What is searched on and how: enough to repeat the run."""
+    settings, splits = search.settings, search.splits
+    counts = [Counter(point.group for point in points) for points in (splits.training, splits.validation, splits.held_out)]
+    names = {point.group: point.name for point in splits.training}
+    workloads = [f"{name} ({'+'.join(str(count[group]) for count in counts)})" for group, name in names.items()]
+    starts = settings.start or f"{', '.join(each.note for each in search.starts)} (all that can be)"
+    budget = search.budget
+    limits = [
+        f"{budget.evaluations} evaluations",
+        *([f"{budget.tokens} tokens"] if budget.tokens is not None else []),
+        *([f"{budget.usd:g} USD"] if budget.usd is not None else []),
+        *([f"{budget.wall_s:g} s"] if budget.wall_s is not None else []),
+    ]
+    model = f", asking {settings.llm['model']} at {settings.llm['base_url']}" if settings.llm else ""
+    done = f", {search.evaluations} of them made" if search.evaluations else ""
+    return [
+        f"study {search.study.name}, from {starts}, seed {search.seed}",
+        f"workloads, with trials for training+validation+verdict: {', '.join(workloads)}",
+        f"proposers {', '.join(search.proposers)}{model}; jail {settings.jail}; budget {', '.join(limits)}{done}",
+        f"run {search.store.path}",
+    ]
 
 
 class Live:
@@ -57,6 +82,18 @@ class Live:
                 f"{search.evaluations:>6} evaluations: {best.score:.4f} by candidate {best.number} ({best.proposer}: {_short(best.note)})",
                 err=True,
             )
+
+    def warn(self, text: str) -> None:
+        """Say what goes wrong, without disturbing the picture."""
+        from cloudchamber.jail.proxy import cleaned
+
+        line = f"chamber: {cleaned(text)}".replace("\n", " ")
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.console.print(Text(line))
+        else:
+            typer.echo(line, err=True)
 
     def _picture(self, search: Search) -> Any:
         from rich.table import Table

@@ -18,6 +18,7 @@ def red_team_command(
 ) -> None:
     """Attack a study's verifier and the jail; exit code 0 only if no attack gains anything."""
     from cloudchamber.core.registry import load_study
+    from cloudchamber.evolve.attacks import ITEMS
     from cloudchamber.evolve.redteam import red_team
 
     found = red_team(load_study(name), jail, attack, None if json else _show)
@@ -26,7 +27,7 @@ def red_team_command(
     else:
         typer.echo(found.table())
         for item, why in found.not_applicable.items():
-            typer.echo(f"  {item:4} not applicable: {why}")
+            typer.echo(f"  {item} ({ITEMS[item]}) not applicable: {why}")
     if found.gains:
         typer.echo(f"chamber: {len(found.gains)} of {len(found.rows)} attacks gained something.", err=True)
         raise typer.Exit(1)

@@ -82,7 +82,7 @@ def import_command(
     with Search(subject, settings, store=store, budget=Budget(evaluations=evaluations)) as search:
         for note in search.notes:
             typer.echo(f"chamber: note: {note}", err=True)
-        search.run()
+        search.run(warn=lambda line: typer.echo(f"chamber: {line}", err=True))
         best, first = search.best(), search.starts[0]
         if best is not None:
             typer.echo(f"candidate {best.number}: {metric} {best.objective:.6g}, started from {first.objective:.6g}; {subject.notes[0]}")

@@ -26,7 +26,7 @@ from urllib.parse import quote, urlsplit
 
 from cloudchamber.core.errors import InputError, MissingExtra
 
-from .model import ProposerUnavailable, Spend
+from .model import ModelUnavailable, ProposerUnavailable, Spend
 
 TRIES = 4
 WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
@@ -158,7 +158,7 @@ class Client:
 
         Raises
         ------
-        ProposerUnavailable
+        ModelUnavailable
             If no try gave an answer; it carries what was spent.
         BudgetSpent
             If the purse says so.
@@ -171,7 +171,7 @@ class Client:
                 wait_s = max(failure.wait_s, WAIT_S * 2 ** (attempt - 1) if attempt else 0.0, self._closed_until_s - time.monotonic())
                 if wait_s > LONGEST_WAIT_S:
                     self._closed_until_s = max(self._closed_until_s, time.monotonic() + wait_s)
-                    raise ProposerUnavailable(
+                    raise ModelUnavailable(
                         f"{self._place} asks to be left alone for {wait_s:.0f} s ({failure.why or 'as it said before'}).", spent
                     )
                 time.sleep(wait_s)
@@ -193,7 +193,7 @@ class Client:
             failure = found
             if not failure.is_passing:
                 break
-        raise ProposerUnavailable(f"{self._place} gave no answer in {attempt + 1} tries: {failure.why}.", spent)
+        raise ModelUnavailable(f"{self._place} gave no answer in {attempt + 1} tries: {failure.why}.", spent)
 
     @property
     def _place(self) -> str:
@@ -329,7 +329,8 @@ def client_of(llm: Mapping[str, Any]) -> Client:
             raise InputError(f"a language model has no setting {str(name)[:40]!r}; allowed: {', '.join(SETTINGS)}.{secret}")
     for name in ("base_url", "model"):
         if not isinstance(llm.get(name), str) or not llm[name].strip():
-            raise InputError(f"these proposers ask a language model; give llm {name}: {SETTINGS[name]}.")
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"these proposers ask a language model; give llm {name} ({option} on the command line): {SETTINGS[name]}.")
     key = _key_of(llm)
     if any(key.is_in(str(value)) for value in llm.values()):
         raise InputError("a setting of the language model holds the key itself; settings are stored. Leave it in the environment only.")

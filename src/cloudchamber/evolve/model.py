@@ -265,3 +265,7 @@ class ProposerUnavailable(ChamberError):
     def __init__(self, message: str, spend: Spend | None = None) -> None:
         super().__init__(message)
         self.spend = spend or Spend()
+
+
+class ModelUnavailable(ProposerUnavailable):
+    """The endpoint that a proposer asks gives no answer."""

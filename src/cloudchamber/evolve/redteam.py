@@ -91,10 +91,13 @@ class RedTeam:
     def table(self) -> str:
         """One line per attack, those that gained first."""
         order = {"gain": 0, "legal": 1, "nothing": 2, "void": 3}
-        lines = [f"{'attack':34} {'items':14} {'verdict':8} why"]
+        name_width = max([6, *(len(row.attack) for row in self.rows)])
+        items_width = max([5, *(len(",".join(row.items)) for row in self.rows)])
+        lines = [f"{'attack':{name_width}} {'items':{items_width}} {'verdict':8} why"]
         for row in sorted(self.rows, key=lambda row: order[row.verdict]):
             verdict = row.verdict.upper() if row.verdict == "gain" else row.verdict
-            lines.append(f"{row.attack[:34]:34} {','.join(row.items)[:14]:14} {verdict:8} {row.reason[:110]}")
+            why = textwrap.shorten(row.reason, 110, placeholder=" ...")
+            lines.append(f"{row.attack:{name_width}} {','.join(row.items):{items_width}} {verdict:8} {why}")
         counts = ", ".join(
             f"{sum(row.verdict == verdict for row in self.rows)} {verdict}" for verdict in ("void", "nothing", "legal", "gain")
         )
@@ -312,7 +315,8 @@ class _Ground:
         if changed:
             verdict, reason = "gain", changed
         value = self._value(outcome)
-        return Row(attack.name, attack.what, attack.items, verdict, " ".join(reason.split())[:300], value if math.isfinite(value) else None)
+        shown = textwrap.shorten(reason, 300, placeholder=" ...")
+        return Row(attack.name, attack.what, attack.items, verdict, shown, value if math.isfinite(value) else None)
 
     def _maker(self, attack: Attack, source: str) -> Callable[[], Any]:
         if attack.is_here:

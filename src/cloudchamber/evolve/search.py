@@ -22,7 +22,19 @@ from cloudchamber.jail.limits import Limits
 from . import code
 from .archive import ARCHIVES, Archive, Bandit
 from .cascade import Evaluator, Hints
-from .model import Budget, BudgetSpent, Context, Proposal, Proposer, ProposerUnavailable, Scored, Spend, Task, Verdict
+from .model import (
+    Budget,
+    BudgetSpent,
+    Context,
+    ModelUnavailable,
+    Proposal,
+    Proposer,
+    ProposerUnavailable,
+    Scored,
+    Spend,
+    Task,
+    Verdict,
+)
 from .proposers import make_proposers
 from .settings import Settings, check_same, settings_from
 from .splits import Splits, split
@@ -123,6 +135,8 @@ class Search:
         self._resting: dict[str, float] = {}
         self._tired: dict[str, int] = {}
         self._silent_since_s = math.inf
+        self._last_fault = ""
+        self._warn: Callable[[str], None] | None = None
         self._idle = 0
         self._best: Scored | None = None
         self._evaluations = self.store.evaluations()
@@ -187,7 +201,13 @@ class Search:
             self._absorb(*self._evaluate(candidate))
         self._check_starts()
 
-    def run(self, n_jobs: int = 1, backend: str = "local", watch: Callable[[Search], None] | None = None) -> None:
+    def run(
+        self,
+        n_jobs: int = 1,
+        backend: str = "local",
+        watch: Callable[[Search], None] | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         """Search until the budget is spent.
 
         Parameters
@@ -198,6 +218,8 @@ class Search:
         backend : {"local", "ray"}
         watch : callable, optional
             Called after every step.
+        warn : callable, optional
+            Called with a line of text when a proposer that worked until now (or was not asked yet) cannot work.
 
         Raises
         ------
@@ -206,6 +228,7 @@ class Search:
         """
         import joblib
 
+        self._warn = warn
         size = joblib.effective_n_jobs(n_jobs) if backend == "local" else max(1, n_jobs)
         with workers(backend) if size > 1 else contextlib.nullcontext():
             while (left := self.left()) > 0:
@@ -491,15 +514,23 @@ class Search:
                 raise BudgetSpent("the budget is spent.")
             wait = min(self._resting.values()) - now
             if now + wait > deadline:
-                raise ProposerUnavailable(f"no proposer has worked for {PATIENCE_S:.0f} s; resume the run when the endpoint answers.")
+                raise ProposerUnavailable(
+                    f"no proposer has worked for {PATIENCE_S:.0f} s ({self._last_fault}); resume the run when the endpoint answers."
+                )
             time.sleep(min(max(wait, 0.05), 1.0))
 
     def _rest(self, name: str, error: ProposerUnavailable) -> None:
-        """Let a proposer rest, longer each time in a row."""
+        """Let a proposer rest, longer each time in a row, and say so the first time."""
+        fault = f"{name}: {'the model cannot be reached: ' if isinstance(error, ModelUnavailable) else ''}{error}".rstrip(".")
+        self._last_fault = fault
         self._tired[name] = self._tired.get(name, 0) + 1
         self._resting[name] = time.monotonic() + min(60.0, 0.5 * 2 ** self._tired[name])
         self._silent_since_s = min(self._silent_since_s, time.monotonic())
-        self.store.event("unavailable", f"{name}: {error}")
+        self.store.event("unavailable", fault)
+        if self._tired[name] == 1 and self._warn is not None:
+            now = time.monotonic()
+            is_alone = all(self._resting.get(other, 0.0) > now for other in self.proposers)
+            self._warn(f"{fault}; {f'no other can go on, so it is tried for {PATIENCE_S:.0f} s' if is_alone else 'others go on'}.")
 
     def _works(self, name: str) -> None:
         """A proposer that answered is tired no more."""
