@@ -70,7 +70,7 @@ def test_tiles_are_cut_once_for_each_grid():
     assert layout.arrange(x, x, Grid(2, 4, 5), Carry())[0] is first[0]
 
 
-@pytest.mark.parametrize("layout", [Raster(16), TileLayout((2, 2, 3)), Shuffled()], ids=str)
+@pytest.mark.parametrize("layout", [Raster(16), TileLayout((2, 2, 3)), Shuffled()], ids=lambda each: type(each).__name__)
 def test_all_blocks_are_dense_attention_under_every_layout(layout):
     q, k, v = tensors(2, 4, 65, 8, key_heads=2)
     result = SparseAttention(Everything(), layout=layout)(q, k, v, grid=Grid(4, 4, 4, text=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -18,13 +18,13 @@ class ClusterSpec(Message, frozen=True):
         Share of the attention that is to be caught.
     heads : int
         Heads that will be asked about, one after another.
-    future : object or None
+    future : ndarray of shape (heads, clusters, clusters), or None
         True attention between the clusters of every head, for policies of the package that are marked clairvoyant.
     """
 
     p: float
     heads: int
-    future: Any = None
+    future: np.ndarray | None = None
 
 
 class ClusterView(Message, frozen=True):

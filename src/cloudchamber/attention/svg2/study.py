@@ -69,7 +69,7 @@ class Svg2Study(Study):
         from .simulator import run
 
         instance = workload.instance(seed)
-        future = tuple(instance.mass) if is_clairvoyant(policy) else None
+        future = instance.mass if is_clairvoyant(policy) else None
         masks = run(policy, ClusterSpec(workload.p, workload.heads, future), instance, rng_of(self.name, workload.name, seed))
         return _outcome(masks, instance, workload.p)
 

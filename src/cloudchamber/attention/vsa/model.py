@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -20,14 +20,14 @@ class TileSpec(Message, frozen=True):
         Key tiles that every query tile may read (K).
     heads : int
         Heads that will be asked about, one after another.
-    future : object or None
+    future : ndarray of shape (heads, tiles, tiles), or None
         True attention between the tiles of every head, for policies of the package that are marked clairvoyant.
     """
 
     tiles: tuple[int, int, int]
     keep: int
     heads: int
-    future: Any = None
+    future: np.ndarray | None = None
 
 
 class TileView(Message, frozen=True):

@@ -71,7 +71,7 @@ class VsaStudy(Study):
         from .simulator import run
 
         instance = workload.instance(seed)
-        future = tuple(instance.mass) if is_clairvoyant(policy) else None
+        future = instance.mass if is_clairvoyant(policy) else None
         spec = TileSpec(workload.tiles, workload.keep, workload.heads, future)
         return _outcome(run(policy, spec, instance, rng_of(self.name, workload.name, seed)), instance)
 
