@@ -32,7 +32,7 @@ _HOMES = {
     "policies.ratio": ("RatioBudget",),
     "populations": ("POPULATIONS", "Population"),
     "runtime": ("VAttentionDecode",),
-    "scorers": ("PQ", "DoubleSparsity", "ExactScores", "QuestPages", "RandomProjection", "Scorer"),
+    "scorers": ("PQ", "DoubleSparsity", "ExactScores", "QuestPages", "RandomProjection"),
     "study": ("VerifiedStudy",),
     "workloads": ("VerifiedWorkload",),
 }

@@ -19,7 +19,7 @@ from .kernel import drawn, mixed, stream, weighted
 from .model import Budget, BudgetDecision, BudgetSpec, PilotStats, Reason
 from .pilot import pilot_stats
 from .policies.ratio import RatioBudget
-from .scorers import QuestPages, Scorer, Sketch
+from .scorers import QuestPages, Sketch, _Scorer
 
 
 class Certificate(Message, frozen=True):
@@ -124,10 +124,12 @@ class VAttention(Parameters):
 
     Parameters
     ----------
-    scorer : Scorer, default QuestPages()
+    scorer : object, default QuestPages()
+        One of the scorers of this module.
     budget : Budget or None, default RatioBudget()
         None: nothing is sampled, plain top-k.
-    sink, window : int, default 128
+    sink : int, default 128
+    window : int, default 128
     top : float, default 0.02
         Share of the tokens that the scorer picks.
     spec : BudgetSpec, default BudgetSpec()
@@ -150,7 +152,7 @@ class VAttention(Parameters):
     """
 
     _constraints = {
-        "scorer": Instance(Scorer),
+        "scorer": Instance(_Scorer),
         "budget": Optional(Instance(Parameters)),
         "sink": Integer(0),
         "window": Integer(0),
@@ -161,7 +163,7 @@ class VAttention(Parameters):
 
     def __init__(
         self,
-        scorer: Scorer = QuestPages(),  # noqa: B008  # they hold parameters only
+        scorer: _Scorer = QuestPages(),  # noqa: B008  # they hold parameters only
         budget: Any = RatioBudget(),  # noqa: B008
         sink: int = 128,
         window: int = 128,

@@ -12,7 +12,7 @@ from .model import BudgetSpec, normal_quantile
 from .policies.adaptive_denominator import LEAST_DEVIATION
 from .policies.fixed import FixedBudget
 from .populations import Population
-from .scorers import ExactScores, QuestPages, Scorer
+from .scorers import ExactScores, QuestPages, _Scorer
 
 SINK = WINDOW = 64
 TOP = 0.01  # of the keys are read exactly by the methods that sample the rest
@@ -73,7 +73,7 @@ def sink_window(query: Query, density: float, seed: int) -> Reading:
     return over(query, np.r_[:sink, n - keep + sink : n])
 
 
-def top_k(query: Query, density: float, seed: int, scorer: Scorer = QuestPages()) -> Reading:  # noqa: B008  # it holds parameters only
+def top_k(query: Query, density: float, seed: int, scorer: _Scorer = QuestPages()) -> Reading:  # noqa: B008  # it holds parameters only
     """The keys that a scorer prefers, beside sink and window, with weight 1."""
     return over(query, _best(query, density, scorer))
 
@@ -147,7 +147,7 @@ def public_code(query: Query, density: float, seed: int, spec: BudgetSpec = Budg
     return over(query, tokens, 1 / chance[tokens])
 
 
-def _best(query: Query, density: float, scorer: Scorer) -> np.ndarray:
+def _best(query: Query, density: float, scorer: _Scorer) -> np.ndarray:
     n = len(query.keys)
     sketch = scorer.sketch(query.keys)
     scores = np.repeat(sketch.scores(query.q[None])[0], sketch.unit)[:n]

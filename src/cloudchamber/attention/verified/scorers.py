@@ -30,7 +30,7 @@ class Sketch:
     size_bytes: int
 
 
-class Scorer(Parameters, ABC):
+class _Scorer(Parameters, ABC):
     """Ranks keys for a query."""
 
     @abstractmethod
@@ -38,7 +38,7 @@ class Scorer(Parameters, ABC):
         """Return the sketch of keys, shape (n, head dimension)."""
 
 
-class ExactScores(Scorer):
+class ExactScores(_Scorer):
     """The true logits: costs as much as reading every key. The oracle of the others."""
 
     def sketch(self, keys: np.ndarray) -> Sketch:
@@ -46,7 +46,7 @@ class ExactScores(Scorer):
         return Sketch(lambda q: q @ keys.T, 1, keys.nbytes)
 
 
-class QuestPages(Scorer):
+class QuestPages(_Scorer):
     """The largest logit that any key between a page's least and greatest could have.
 
     Parameters
@@ -76,7 +76,7 @@ def page_sketch(low: np.ndarray, high: np.ndarray, page: int) -> Sketch:
     return Sketch(lambda q: np.maximum(q, 0) @ high.T + np.minimum(q, 0) @ low.T, page, low.nbytes + high.nbytes)
 
 
-class DoubleSparsity(Scorer):
+class DoubleSparsity(_Scorer):
     """The logits over the channels that matter most, which are the same for all queries.
 
     Parameters
@@ -101,7 +101,7 @@ class DoubleSparsity(Scorer):
         return Sketch(lambda q: q[:, chosen] @ label.T, 1, label.nbytes)
 
 
-class RandomProjection(Scorer):
+class RandomProjection(_Scorer):
     """How many of some random directions see a key, without the keys' mean, and the query on the same side.
 
     Parameters
@@ -129,7 +129,7 @@ class RandomProjection(Scorer):
         return Sketch(lambda q: np.sign(q @ directions) @ signs.T, 1, len(keys) * -(-self.bits // 8))
 
 
-class PQ(Scorer):
+class PQ(_Scorer):
     """Product quantisation: keys cut into parts, each part replaced by the nearest of a few centroids; scores are sums of table entries.
 
     Parameters
