@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from cloudchamber.core.candidate import ask
 from cloudchamber.core.errors import CandidateError
+from cloudchamber.core.messages import Message, decode, encode
 
 from .generators import Tensors
 from .model import AttentionSpec, BlockIndex, Blocks, Selection, scale_of
 from .workloads import Instance
+
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +36,7 @@ def run(policy: Any, spec: AttentionSpec, instance: Instance, rng: np.random.Gen
         If the answer is no mask of the right shape, leaves a query block without keys, or spends more than the budget.
     """
     policy.reset(spec, rng)
-    scene = instance.scene
+    scene = fresh(instance.scene)
     before = time.perf_counter()
     answer = ask(policy.select, scene)
     select_s = time.perf_counter() - before
@@ -52,6 +55,11 @@ def run(policy: Any, spec: AttentionSpec, instance: Instance, rng: np.random.Gen
             "type",
         )
     return Run(mask, select_s)
+
+
+def fresh(message: M) -> M:
+    """A copy down to the arrays: whoever is given it cannot change what later trials see."""
+    return decode(encode(message), type(message))
 
 
 def recall(mask: np.ndarray, instance: Instance) -> np.ndarray:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from cloudchamber.attention.model import BlockIndex
-from cloudchamber.attention.simulator import attended
+from cloudchamber.attention.simulator import attended, fresh
 from cloudchamber.core.candidate import ask
 from cloudchamber.core.errors import CandidateError
 
@@ -27,7 +27,7 @@ def run(policy: Any, spec: ClusterSpec, instance: Instance, rng: np.random.Gener
     policy.reset(spec, rng)
     masks = []
     for head, shown in enumerate(instance.views):
-        view = msgspec.structs.replace(shown, p=spec.p)
+        view = fresh(msgspec.structs.replace(shown, p=spec.p))
         answer = ask(policy.keep, view)
         if not isinstance(answer, Kept) or type(answer.mask) is not np.ndarray or answer.mask.dtype != bool:
             raise CandidateError("keep() must return Kept(mask) with a mask of booleans", "type")

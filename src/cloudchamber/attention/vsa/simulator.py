@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cloudchamber.attention.model import BlockIndex
-from cloudchamber.attention.simulator import attended
+from cloudchamber.attention.simulator import attended, fresh
 from cloudchamber.core.candidate import ask
 from cloudchamber.core.errors import CandidateError
 
@@ -25,7 +25,8 @@ def run(policy: Any, spec: TileSpec, instance: Instance, rng: np.random.Generato
     """
     policy.reset(spec, rng)
     masks = []
-    for head, view in enumerate(instance.views):
+    for head, shown in enumerate(instance.views):
+        view = fresh(shown)
         answer = ask(policy.select, view)
         if not isinstance(answer, Tiles) or type(answer.mask) is not np.ndarray or answer.mask.dtype != bool:
             raise CandidateError("select() must return Tiles(mask) with a mask of booleans", "type")
