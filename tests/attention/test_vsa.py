@@ -151,6 +151,21 @@ def test_the_optimum_is_the_largest_recall_at_k(seed, keep):
     assert (mass * kept(mass, keep)).sum() >= (mass * other).sum() - 1e-12
 
 
+def test_a_module_shows_a_policy_the_same_places_as_the_study():
+    grid, seen = Grid(4, 4, 5), []
+
+    class Looking(SlidingTiles):
+        def select(self, view):
+            seen.append(view.places)
+            return super().select(view)
+
+    q, k, v, x = made(grid)
+    result = vsa(8, 2, 4, sparsity=0.75, tile=(2, 2, 2), policy=Looking()).double()(q, k, v, grid=grid, x=x)
+    assert SMOKE.tiles == (2, 2, 3) and np.array_equal(seen[0], SMOKE.instance(0).views[0].places)
+    expected = run(SlidingTiles(), TileSpec(SMOKE.tiles, SMOKE.keep, 2), SMOKE.instance(0), np.random.default_rng(0))
+    assert np.array_equal(result.index.rows.mask(12).reshape(2, 12, 12), expected)
+
+
 def test_equal_scores_go_to_the_lower_tile():
     q = np.zeros((1, 8, 4), np.float32)
     from cloudchamber.attention.model import Scene

@@ -38,15 +38,26 @@ class TileSelector:
         if scene.q_blocks.count != scene.k_blocks.count:
             raise InputError(f"tiles of queries and keys differ ({scene.q_blocks.count} and {scene.k_blocks.count}); give both one grid.")
         q, k, top = scene.pooled("q") * scale_of(scene.q.shape[2]), scene.pooled("k"), scene.pooled("k", "max")
-        n = scene.q_blocks.count
-        places = np.stack([np.arange(n), np.zeros(n, np.int64), np.zeros(n, np.int64)], axis=1)
-        self.policy.reset(TileSpec((n, 1, 1), scene.keep, len(q)), self._rng)
+        places = _places(scene)
+        frames, rows, columns = (int(size) for size in places.max(axis=0) + 1)
+        self.policy.reset(TileSpec((frames, rows, columns), scene.keep, len(q)), self._rng)
         sizes = scene.k_blocks.sizes[0].astype(np.int64)
         masks = [self.policy.select(TileView(q[h] @ k[h].T, q[h] @ top[h].T, sizes, places)).mask for h in range(len(q))]
         return Selection(np.stack(masks))
 
     def __repr__(self) -> str:
         return f"TileSelector({self.policy!r})"
+
+
+def _places(scene: Scene) -> np.ndarray:
+    """Where each tile lies, counted in tiles, by its first token; text lies at the origin. Without a grid, along one axis."""
+    blocks, grid = scene.q_blocks, scene.grid
+    if grid is None:
+        return np.stack([np.arange(blocks.count), *np.zeros((2, blocks.count), np.int64)], axis=1)
+    order = np.arange(grid.tokens) if blocks.order is None else blocks.order[0]
+    first = order[np.minimum(blocks.starts()[0][:-1], grid.tokens - 1)]
+    at = np.where((first < grid.text)[:, None], 0, grid.positions()[np.maximum(first - grid.text, 0)])
+    return np.stack([np.unique(axis, return_inverse=True)[1] for axis in at.T], axis=1).astype(np.int64)
 
 
 class CoarseBranch(torch.nn.Module):
