@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cloudchamber.attention.convert import convert, revert
+from cloudchamber.attention import convert, revert
 from cloudchamber.attention.layouts import Raster
 from cloudchamber.attention.model import Grid, Selection
 from cloudchamber.attention.sparse import Schedule, SparseAttention

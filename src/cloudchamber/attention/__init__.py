@@ -33,7 +33,7 @@ from __future__ import annotations
 from typing import Any
 
 _HOMES = {
-    "convert": ("Converted", "convert", "revert"),
+    "converting": ("Converted", "convert", "revert"),
     "generators": ("GENERATORS", "Tensors"),
     "kernel": ("merge", "sparse_attention"),
     "layouts": ("Carry", "Layout", "Raster", "TileLayout"),

@@ -153,9 +153,7 @@ class TinyVideoDiT(torch.nn.Module):
     torch.Size([2, 4, 8, 8])
     """
 
-    def __init__(
-        self, config: DiTConfig | None = None, *, trained_frames: int | None = None, positions: Positions = "extrapolate"
-    ) -> None:
+    def __init__(self, config: DiTConfig | None = None, *, trained_frames: int | None = None, positions: Positions = "extrapolate") -> None:
         super().__init__()
         self.config = config = config or DiTConfig()
         width, values = config.width, math.prod(config.patch)

@@ -53,7 +53,7 @@ class Recipe:
     """
 
     config: DiTConfig = field(default_factory=DiTConfig)
-    stages: tuple[Stage, ...] = (Stage(4, 16, 16, 1800), Stage(8, 32, 4, 500))
+    stages: tuple[Stage, ...] = (Stage(4, 16, 16, 1350), Stage(8, 32, 4, 500))
     lr: float = 0.004
     scene: Literal["moving", "cross"] = "moving"
     seed: int = 0
@@ -177,14 +177,14 @@ def descend(model: torch.nn.Module, batch: Batch, optimisers: Sequence[torch.opt
     """
     loss = (model(batch.mixed, batch.t) - (batch.velocity if target is None else target)).square().mean()
     if not torch.isfinite(loss):
-        raise InputError(f"the loss is {float(loss)}; train with a lower learning rate.")
+        raise InputError(f"the loss is {loss.item()}; train with a lower learning rate.")
     for each in optimisers:
         each.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for each in optimisers:
         each.step()
-    return float(loss)
+    return loss.item()
 
 
 def train(recipe: Recipe | None = None, progress: Told = None) -> TinyVideoDiT:
@@ -215,7 +215,7 @@ def load(path: Path) -> TinyVideoDiT:
         described, weights = state["made"], state["weights"]
         model = TinyVideoDiT(DiTConfig(**described.pop("config")), **described)
         model.load_state_dict(weights)
-    except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(f"{path} holds no dense video model: {error}") from None
     return model.eval()
 

@@ -171,9 +171,12 @@ def vsa(
     sparsity: float = 0.875,
     tile: tuple[int, int, int] = (4, 4, 4),
     gates: Literal["c", "cf"] = "c",
+    init: Literal["zero", "normal"] = "zero",
     policy: Any = None,
 ) -> SparseAttention:
     """VSA for a layer: tiles, router, kernel and coarse branch; its ``density`` follows a :class:`SparsityRamp` if you set it so.
+
+    ``init="normal"`` is for models that are trained from scratch; see :class:`CoarseBranch`.
 
     Raises
     ------
@@ -182,5 +185,5 @@ def vsa(
     """
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity must be at least 0 and below 1, got {sparsity}.")
-    branch = CoarseBranch(dim, heads, head_dim, gates=gates)
+    branch = CoarseBranch(dim, heads, head_dim, gates=gates, init=init)
     return SparseAttention(TileSelector(policy or CoarseTopK()), layout=TileLayout(tile), correction=branch, density=1 - sparsity)

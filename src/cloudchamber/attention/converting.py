@@ -76,7 +76,7 @@ def convert(model: torch.nn.Module, spec: Callable[[], SparseAttention], pattern
 
     Examples
     --------
-    >>> from cloudchamber.attention.convert import convert, revert
+    >>> from cloudchamber.attention import convert, revert
     >>> model = torch.nn.TransformerEncoderLayer(16, 2, batch_first=True)
     >>> class All:
     ...     def reset(self, spec, rng): ...

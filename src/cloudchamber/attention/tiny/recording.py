@@ -1,0 +1,85 @@
+"""Queries, keys and values of a real model, and how much of their attention lies in few directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cloudchamber.attention.generators import Tensors
+
+from .dit import TinyVideoDiT
+
+
+def recorded(model: TinyVideoDiT, clips: Tensor, t: Tensor) -> list[Tensors]:
+    """What each layer's attention is given for each clip, layers outermost: ``model.config.layers`` x (batch) of them.
+
+    Parameters
+    ----------
+    model : TinyVideoDiT
+    clips : Tensor, shape (batch, frames, size, size)
+        Noisy, as the model takes them.
+    t : Tensor, shape (batch,)
+    """
+    with torch.no_grad(), _watched(model) as seen:
+        model(clips, t)
+    return [
+        Tensors(*(each[item].numpy().astype(np.float32) for each in (q, k, v)), grid)
+        for q, k, v, grid in seen
+        for item in range(len(clips))
+    ]
+
+
+@contextmanager
+def _watched(model: TinyVideoDiT) -> Iterator[list[tuple[Any, ...]]]:
+    seen: list[tuple[Any, ...]] = []
+    for block in model.blocks:
+        inner = block.attn.attend
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, *, grid: Any, inner: Any = inner, **context: Any) -> Tensor:
+            seen.append((q, k, v, grid))
+            return inner(q, k, v, grid=grid, **context)
+
+        vars(block.attn)["attend"] = attend
+    try:
+        yield seen
+    finally:
+        for block in model.blocks:
+            del vars(block.attn)["attend"]
+
+
+def stable_rank(x: np.ndarray) -> float:
+    """Squared Frobenius norm over squared spectral norm: how many directions a matrix needs, between 1 and its rank.
+
+    Examples
+    --------
+    >>> round(stable_rank(np.eye(5)), 6), round(stable_rank(np.ones((5, 5))), 6)
+    (5.0, 1.0)
+    """
+    spectral = np.linalg.norm(x, 2) if min(x.shape) <= 64 else _largest(x)
+    return float((x**2).sum() / spectral**2) if spectral > 0 else 0.0
+
+
+def _largest(x: np.ndarray) -> float:
+    """The largest singular value."""
+    from scipy.sparse.linalg import svds
+
+    return float(svds(x.astype(np.float64), k=1, return_singular_vectors=False, v0=np.ones(min(x.shape)))[0])
+
+
+def split_ranks(tensors: Tensors, share: float = 0.08) -> tuple[np.ndarray, np.ndarray]:
+    """Stable rank of each head's largest attention weights, a ``share`` of each row, and of the others: two of shape (heads,)."""
+    ranks = np.zeros((2, len(tensors.q)))
+    for head, (q, k) in enumerate(zip(tensors.q, tensors.k, strict=True)):
+        logits = q @ k.T / np.sqrt(q.shape[1])
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        weights /= weights.sum(axis=1, keepdims=True)
+        keep = max(1, round(share * weights.shape[1]))
+        cut = np.partition(weights, -keep, axis=1)[:, -keep, None]
+        ranks[0, head] = stable_rank(np.where(weights >= cut, weights, 0))
+        ranks[1, head] = stable_rank(np.where(weights >= cut, 0, weights))
+    return ranks[0], ranks[1]

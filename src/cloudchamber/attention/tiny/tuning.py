@@ -1,0 +1,147 @@
+"""Tune a video model whose attention was replaced: towards the data, towards its dense teacher, or layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cloudchamber.attention.converting import MARK
+from cloudchamber.core.errors import InputError
+
+from .dit import TinyVideoDiT
+from .shapes import MovingShapes
+from .training import Batch, Told, batch_of, rate
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a model is tuned.
+
+    Parameters
+    ----------
+    steps, batch : int
+    objective : {"teacher", "velocity", "layers"}
+        What the dense model says on the same noisy clips, which depends little on the data; the velocity itself; or, in each layer, what
+        the dense model's attention gives.
+    trains : {"all", "correction"}
+        The whole model, or only the parameters of the corrections; the latter was found not to be enough.
+    lr : float
+        Of AdamW.
+    correction_rate : float
+        Times the rate for the corrections' parameters, which start at zero.
+    seed : int
+        Of the data: the same batches in the same order for every method.
+
+    Raises
+    ------
+    InputError
+        If a choice is unknown, or a number is not positive.
+    """
+
+    steps: int = 1000
+    batch: int = 4
+    objective: Literal["teacher", "velocity", "layers"] = "teacher"
+    trains: Literal["all", "correction"] = "all"
+    lr: float = 3e-4
+    correction_rate: float = 10.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("teacher", "velocity", "layers") or self.trains not in ("all", "correction"):
+            raise InputError(f"objective is teacher, velocity or layers, and trains all or correction, got {self}.")
+        if min(self.steps, self.batch) < 1 or min(self.lr, self.correction_rate) <= 0:
+            raise InputError(f"steps, batch and rates must be positive, got {self}.")
+
+
+def tune(
+    model: TinyVideoDiT,
+    shapes: MovingShapes,
+    tuning: Tuning,
+    *,
+    teacher: TinyVideoDiT | None = None,
+    before: Callable[[int], None] | None = None,
+    progress: Told = None,
+) -> list[float]:
+    """Train a model in place; returns the loss at each step.
+
+    Parameters
+    ----------
+    model : TinyVideoDiT
+        Usually converted: see :func:`cloudchamber.attention.convert`.
+    shapes : MovingShapes
+    tuning : Tuning
+    teacher : TinyVideoDiT, optional
+        The dense model; needed by the objectives "teacher" and "layers".
+    before : callable, optional
+        Called with the number of each step before it, to raise a sparsity, for example.
+
+    Raises
+    ------
+    InputError
+        If a teacher is missing, there is nothing to train, or the loss is not finite.
+    """
+    if teacher is None and tuning.objective != "velocity":
+        raise InputError(f'the objective "{tuning.objective}" needs a teacher: the dense model.')
+    groups = [each for each in _groups(model, tuning) if each["params"]]
+    if not groups:
+        raise InputError('there are no parameters to train: trains="correction" needs a correction that has some.')
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.999), weight_decay=0.01)
+    initial = [group["lr"] for group in optimiser.param_groups]
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    losses = []
+    model.train()
+    for step in range(tuning.steps):
+        if before is not None:
+            before(step)
+        for group, lr in zip(optimiser.param_groups, initial, strict=True):
+            group["lr"] = lr * rate(step, tuning.steps)
+        loss = _loss(model, teacher, batch_of(shapes, tuning.batch, 1, tuning.seed, step), tuning.objective)
+        if not torch.isfinite(loss):
+            raise InputError(f"the loss is {loss.item()} at step {step}; tune with a lower learning rate.")
+        model.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        losses.append(loss.item())
+        if progress is not None and (step + 1) % 50 == 0:
+            progress(f"step {step + 1} of {tuning.steps}: loss {sum(losses[-50:]) / 50:.5f}")
+    model.eval()
+    return losses
+
+
+def _groups(model: torch.nn.Module, tuning: Tuning) -> list[dict[str, object]]:
+    """Parameters of the corrections at their own rate, and the others."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    ours = [p for name, p in trained if MARK in name]
+    rest = [p for name, p in trained if MARK not in name]
+    found: list[dict[str, object]] = [{"params": ours, "lr": tuning.lr * tuning.correction_rate}]
+    return found if tuning.trains == "correction" else [*found, {"params": rest, "lr": tuning.lr}]
+
+
+def _loss(model: TinyVideoDiT, teacher: TinyVideoDiT | None, batch: Batch, objective: str) -> Tensor:
+    if teacher is None or objective == "velocity":
+        return (model(batch.mixed, batch.t) - batch.velocity).square().mean()
+    with torch.no_grad(), _attended(teacher) as wanted:
+        target = teacher(batch.mixed, batch.t)
+    with _attended(model) as given:
+        said = model(batch.mixed, batch.t)
+    if objective == "teacher":
+        return (said - target).square().mean()
+    return torch.stack([(a - b).square().mean() for a, b in zip(given, wanted, strict=True)]).sum()
+
+
+@contextmanager
+def _attended(model: TinyVideoDiT) -> Iterator[list[Tensor]]:
+    """What each attention module gives while the model runs, first layer first."""
+    found: list[Tensor] = []
+    hooks = [block.attn.register_forward_hook(lambda _module, _args, out: found.append(out)) for block in model.blocks]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
