@@ -21,16 +21,16 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from cloudchamber.attention.sla import sla
 from scipy import stats
 from torch import Tensor
 
@@ -47,7 +47,6 @@ from cloudchamber.attention import (
     convert,
 )
 from cloudchamber.attention.radial import RadialSelector
-from cloudchamber.attention.sla import sla
 from cloudchamber.attention.svg2 import CentroidTopP, svg2
 from cloudchamber.attention.tiny import (
     DiTConfig,
@@ -88,6 +87,7 @@ class Run:
 
     @property
     def key(self) -> tuple[str, str, int]:
+        """What it is filed under."""
         return self.part, self.method, self.seed
 
 
@@ -128,7 +128,7 @@ def judged(model: TinyVideoDiT, shapes: MovingShapes = CLIP) -> Result:
 # --- VSA from scratch
 
 STEPS, KEEP = 200, 8
-FROM_SCRATCH = dict(lr=4e-3, objective="velocity", correction_rate=1.0, batch=4)
+FROM_SCRATCH = Tuning(steps=STEPS, batch=4, objective="velocity", lr=4e-3, correction_rate=1.0)
 
 
 def scratch(method: str, seed: int, steps: int) -> Result:
@@ -145,7 +145,7 @@ def scratch(method: str, seed: int, steps: int) -> Result:
             return vsa(config.width, config.heads, config.head_dim, sparsity=1 - KEEP / 32, init="normal")
 
         convert(model, made, "blocks.*.attn")
-    tune(model, CLIP, Tuning(steps=steps, seed=seed, **FROM_SCRATCH), progress=print)  # type: ignore[arg-type]
+    tune(model, CLIP, replace(FROM_SCRATCH, steps=steps, seed=seed))
     return judged(model) | {"steps": steps}
 
 
@@ -174,9 +174,10 @@ class Remembered(torch.nn.Module):
     def __init__(self, teacher: TinyVideoDiT) -> None:
         super().__init__()
         self.teacher, self.blocks = teacher, teacher.blocks
-        self.said: dict[tuple[float, ...], torch.Tensor] = {}
+        self.said: dict[tuple[float, ...], Tensor] = {}
 
-    def forward(self, clips: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def forward(self, clips: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity."""
         key = tuple(t.tolist())
         if key not in self.said:
             self.said[key] = self.teacher(clips, t)
@@ -338,14 +339,126 @@ PARTS: dict[str, Callable[[int], Iterator[Run]]] = {
 }
 
 
+# --- what came of it
+
+
+def interval(values: Sequence[float], digits: int = 3) -> str:
+    """Mean, and its interval of 95 % over the seeds."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.{digits}f} (one seed)"
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return f"{mean:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
+
+
+def by_method(part: str, field: str = "loss") -> dict[str, dict[int, float]]:
+    """For each method, a field of each seed."""
+    found: dict[str, dict[int, float]] = {}
+    for (of, method, seed), row in stored().items():
+        if of == part:
+            found.setdefault(method, {})[seed] = row[field]
+    return found
+
+
+def ratio(above: dict[int, float], below: dict[int, float]) -> str:
+    """Of seeds that both have."""
+    seeds = sorted(set(above) & set(below))
+    return interval([above[seed] / below[seed] for seed in seeds]) if seeds else "-"
+
+
+def show_vsa() -> Iterator[tuple[str, str]]:
+    """Losses of models from scratch, and VSA's over the others'."""
+    found = by_method("vsa")
+    yield from ((f"loss, {name}", interval(list(each.values()))) for name, each in found.items())
+    for said, above, below in (
+        ("VSA / dense at equal steps (<= 1.03)", "vsa", "dense"),
+        ("VSA / dense at equal operations (<= 1)", "vsa", "dense, equal operations"),
+        ("router only / VSA (> 1)", "vsa-router-only", "vsa"),
+    ):
+        yield said, ratio(found.get(above, {}), found.get(below, {}))
+
+
+def show_sla() -> Iterator[tuple[str, str]]:
+    """Excess over the dense model's loss, by method."""
+    found = by_method("sla")
+    dense = stored()["sla", "dense", 0]
+    base, spread = dense["loss"], np.array(dense["losses"])
+    yield "loss, dense", f"{base:.4f}"
+    for name in found:
+        if name.startswith("untuned"):
+            extra = np.array(stored()["sla", name, 0]["losses"]) - spread
+            error = float(extra.std(ddof=1) / np.sqrt(len(extra)))
+            yield f"excess, {name}", f"{extra.mean():.4f} = {extra.mean() / error:.1f} standard errors"
+    excess = {name: {seed: loss - base for seed, loss in each.items()} for name, each in found.items() if "unt" not in name}
+    for name, each in excess.items():
+        if name != "dense":
+            said = ratio(each, excess.get("sparse only", {}))
+            yield f"excess, {name}", f"{interval(list(each.values()), 4)}; over sparse only: {said}"
+
+
+def show_radial() -> Iterator[tuple[str, str]]:
+    """Losses at 32 frames, and radial's over dense's."""
+    found = by_method("radial")
+    yield from ((f"loss, {name}", interval(list(each.values()), 4)) for name, each in found.items())
+    yield "radial / dense, loss (<= 1.05)", ratio(found.get("radial", {}), found.get("dense", {}))
+    times = {name: {seed: stored()["radial", name, seed]["tuning_s"] for seed in found.get(name, {})} for name in ("radial", "dense")}
+    yield "radial / dense, seconds of tuning (<= 0.75)", ratio(times["radial"], times["dense"])
+
+
+def curve(name: str, part: str, seed: int, field: str) -> tuple[np.ndarray, np.ndarray]:
+    """A method's densities, rising, and a field at each."""
+    rows = [row for (of, method, s), row in stored().items() if of == part and s == seed and method.split(" @ ")[0] == name]
+    rows.sort(key=lambda row: float(row["density"]))
+    return np.array([row["density"] for row in rows]), np.array([row[field] for row in rows])
+
+
+def show_sample() -> Iterator[tuple[str, str]]:
+    """Likeness to the dense clips, and how much better clusters are than runs of neighbours at equal density."""
+    seeds = sorted({seed for part, _, seed in stored() if part == "sample"})
+    for method in dict.fromkeys(method for part, method, _ in stored() if part == "sample"):
+        values = [stored()["sample", method, seed] for seed in seeds if ("sample", method, seed) in stored()]
+        means = {field: float(np.mean([each[field] for each in values])) for field in ("density", "psnr", "ssim", "edges")}
+        yield method, f"density {means['density']:.3f}: {means['psnr']:.2f} dB, SSIM {means['ssim']:.4f}, edges {means['edges']:.4f}"
+    for rival in ("raster, top-p", "raster, pooled"):
+        for seed in seeds:
+            at, db = curve("SVG2 clusters", "sample", seed, "psnr")
+            other = curve(rival, "sample", seed, "psnr")
+            within = (at >= other[0][0]) & (at <= other[0][-1])
+            lead = db[within] - np.interp(at[within], *other)
+            yield (
+                f"SVG2 over {rival}, seed {seed} (>= 1 dB)",
+                ", ".join(f"{d:.2f}: {x:+.2f} dB" for d, x in zip(at[within], lead, strict=True)),
+            )
+
+
+def show_rank() -> Iterator[tuple[str, str]]:
+    """Stable ranks, by layer and head."""
+    row = stored()["rank", "dense", 0]
+    yield "heads whose rest has the lower rank (>= 0.8)", f"{row['lower']:.3f}"
+    for name in ("kept", "rest"):
+        yield f"median stable rank, {name}", f"{np.median(row[name]):.2f}"
+
+
+SHOWN: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
+    "vsa": show_vsa,
+    "sla": show_sla,
+    "radial": show_radial,
+    "sample": show_sample,
+    "rank": show_rank,
+}
+
+
 def main() -> None:
-    """Run a part, or show what is there."""
+    """Make a part's runs, and print what came of them."""
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     options.add_argument("part", choices=sorted(PARTS))
     options.add_argument("--seeds", type=int, default=SEEDS)
+    options.add_argument("--show", action="store_true", help="print what is there, and run nothing")
     chosen = options.parse_args()
     torch.set_num_threads(1)
-    execute(PARTS[chosen.part](chosen.seeds))
+    if not chosen.show:
+        execute(PARTS[chosen.part](chosen.seeds))
+    print(Table(("what", "figure"), tuple(SHOWN[chosen.part]())))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """The small video model: its clips, its training that can be stopped, tuning, longer clips, sampling and measures."""
 
+import base64
+import io
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +12,38 @@ from hypothesis import strategies as st
 
 from cloudchamber.attention import Grid, Schedule, SparseAttention, TileLayout, convert, revert
 from cloudchamber.attention.tiny import (
-    DiTConfig, LoRALinear, MovingShapes, Recipe, Rotary, Stage, TinyVideoDiT, Training, Tuning, add_lora, batch_of, extend, fold_lora,
-    gradient_error, grid_of, keep, load, lora_deltas, psnr, recorded, sample, split_ranks, ssim, stable_rank, train, tune, training,
-    unscaled, validation_loss,
+    DiTConfig,
+    LoRALinear,
+    MovingShapes,
+    Recipe,
+    Rotary,
+    Stage,
+    TinyVideoDiT,
+    Training,
+    Tuning,
+    add_lora,
+    batch_of,
+    extend,
+    fold_lora,
+    gradient_error,
+    grid_of,
+    keep,
+    load,
+    lora_deltas,
+    psnr,
+    recorded,
+    sample,
+    split_ranks,
+    ssim,
+    stable_rank,
+    train,
+    training,
+    tune,
+    unscaled,
+    validation_loss,
 )  # fmt: skip
 from cloudchamber.attention.tiny.dit import rotated
+from cloudchamber.attention.tiny.figures import curves, filmstrips, png
 from cloudchamber.attention.vsa import CoarseTopK, TileSelector, vsa
 from cloudchamber.core.errors import InputError
 
@@ -301,7 +332,8 @@ def test_stable_ranks_of_known_matrices():
 
 
 def test_split_attention_sums_to_all_of_it():
-    tensors = recorded(_model(), *(lambda b: (b.mixed, b.t))(batch_of(CLIP, 1, 0)))[0]
+    batch = batch_of(CLIP, 1, 0)
+    tensors = recorded(_model(), batch.mixed, batch.t)[0]
     kept, rest = split_ranks(tensors, 0.25)
     assert kept.shape == rest.shape == (2,)
     assert (kept >= 1).all()
@@ -339,3 +371,18 @@ def test_measures_of_equal_and_of_shifted_clips():
 def test_validation_is_the_same_however_it_is_cut():
     model = _model()
     assert np.allclose(validation_loss(model, CLIP, 8, 2), validation_loss(model, CLIP, 8, 8), atol=1e-5)
+
+
+def test_pictures_hold_every_frame_and_every_method():
+    strips = filmstrips({"dense": CLIP.pixels(1, np.random.default_rng(0))[0], "sparse": np.zeros((4, 16, 16))})
+    assert strips.count("<image") == 8
+    image = base64.b64decode(strips.split("base64,")[1].split('"')[0])
+    assert struct.unpack(">2I", image[16:24]) == (16, 16)
+    drawn = curves({"a": (np.array([0.1, 0.5]), np.array([1.0, 2.0])), "b": (np.array([0.2]), np.array([3.0]))}, "dB")
+    assert drawn.count("<polyline") == 2
+
+
+def test_a_picture_can_be_read_by_others():
+    frame = np.random.default_rng(0).random((5, 7))
+    read = np.asarray(pytest.importorskip("PIL.Image").open(io.BytesIO(png(frame))))
+    assert np.array_equal(read, (frame * 255).round().astype(np.uint8))
