@@ -168,16 +168,14 @@ TUNED = Tuning(steps=1000, batch=2)
 TUNED_METHODS = ("sparse only", "SLA, all", "SLA, complement", "VSA", "sparse only, oracle")
 
 
-class Remembered(torch.nn.Module):
+class Remembered:
     """A teacher that is asked once about each batch, for all the methods that are tuned on it."""
 
     def __init__(self, teacher: TinyVideoDiT) -> None:
-        super().__init__()
-        self.teacher, self.blocks = teacher, teacher.blocks
+        self.teacher = teacher
         self.said: dict[tuple[float, ...], Tensor] = {}
 
-    def forward(self, clips: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity."""
+    def __call__(self, clips: Tensor, t: Tensor) -> Tensor:
         key = tuple(t.tolist())
         if key not in self.said:
             self.said[key] = self.teacher(clips, t)
@@ -203,7 +201,7 @@ def tuned(method: str, tiles: int, seed: int, teacher: Remembered, steps: int) -
     convert(model, few_tiles(method, model.config, tiles), "blocks.*.attn")
     before = judged(model)["loss"]
     if steps:
-        tune(model, CLIP, replace(TUNED, steps=steps, seed=seed), teacher=teacher)  # type: ignore[arg-type]
+        tune(model, CLIP, replace(TUNED, steps=steps, seed=seed), teacher=teacher)
     return judged(model) | {"before": before, "tiles": tiles, "steps": steps}
 
 

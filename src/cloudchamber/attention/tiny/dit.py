@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -111,7 +111,8 @@ class VideoAttention(torch.nn.Module):
         batch, tokens, width = x.shape
         q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k = rotated(self.q_norm(q), *angles), rotated(self.k_norm(k), *angles)
-        return self.out(self.attend(q, k, v, grid=grid, x=x).transpose(1, 2).reshape(batch, tokens, width))
+        read: Tensor = self.out(self.attend(q, k, v, grid=grid, x=x).transpose(1, 2).reshape(batch, tokens, width))
+        return read
 
 
 class DiTBlock(torch.nn.Module):
@@ -133,7 +134,8 @@ class DiTBlock(torch.nn.Module):
         """Return the tokens, (batch, tokens, width)."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(time)[:, None].chunk(6, -1)
         x = x + gate_a * self.attn(self.norms[0](x) * (1 + scale_a) + shift_a, angles, grid)
-        return x + gate_m * self.mlp(self.norms[1](x) * (1 + scale_m) + shift_m)
+        made: Tensor = x + gate_m * self.mlp(self.norms[1](x) * (1 + scale_m) + shift_m)
+        return made
 
 
 class TinyVideoDiT(torch.nn.Module):
@@ -184,6 +186,10 @@ class TinyVideoDiT(torch.nn.Module):
             x = block(x, time, angles, grid)
         shift, scale = self.modulation(time)[:, None].chunk(2, -1)
         return _frames(self.head(self.norm(x) * (1 + scale) + shift), grid, self.config.patch)
+
+    def attentions(self) -> list[VideoAttention]:
+        """Attention of each layer, the first first."""
+        return [block.attn for block in cast("list[DiTBlock]", list(self.blocks))]
 
     def flops(self, tokens: int, density: float = 1.0) -> float:
         """Floating-point operations of a forward pass of one clip whose attention reads this share of all pairs."""

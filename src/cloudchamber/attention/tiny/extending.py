@@ -32,7 +32,8 @@ class LoRALinear(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output."""
-        return self.inner(x) + (x @ self.down.T) @ self.up.T
+        made: Tensor = self.inner(x) + (x @ self.down.T) @ self.up.T
+        return made
 
     def delta(self) -> Tensor:
         """What is added to the weight."""

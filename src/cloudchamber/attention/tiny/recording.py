@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,29 +27,29 @@ def recorded(model: TinyVideoDiT, clips: Tensor, t: Tensor) -> list[Tensors]:
     """
     with torch.no_grad(), _watched(model) as seen:
         model(clips, t)
-    return [
-        Tensors(*(each[item].numpy().astype(np.float32) for each in (q, k, v)), grid)
-        for q, k, v, grid in seen
-        for item in range(len(clips))
-    ]
+    return [Tensors(*_arrays(q[item], k[item], v[item]), grid) for q, k, v, grid in seen for item in range(len(clips))]
+
+
+def _arrays(q: Tensor, k: Tensor, v: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return q.numpy(), k.numpy(), v.numpy()
 
 
 @contextmanager
 def _watched(model: TinyVideoDiT) -> Iterator[list[tuple[Any, ...]]]:
     seen: list[tuple[Any, ...]] = []
-    for block in model.blocks:
-        inner = block.attn.attend
+    for attention in model.attentions():
+        inner = attention.attend
 
-        def attend(q: Tensor, k: Tensor, v: Tensor, *, grid: Any, inner: Any = inner, **context: Any) -> Tensor:
+        def attend(q: Tensor, k: Tensor, v: Tensor, *, grid: Any, inner: Callable[..., Tensor] = inner, **context: Any) -> Tensor:
             seen.append((q, k, v, grid))
             return inner(q, k, v, grid=grid, **context)
 
-        vars(block.attn)["attend"] = attend
+        vars(attention)["attend"] = attend
     try:
         yield seen
     finally:
-        for block in model.blocks:
-            del vars(block.attn)["attend"]
+        for attention in model.attentions():
+            del vars(attention)["attend"]
 
 
 def stable_rank(x: np.ndarray) -> float:

@@ -184,7 +184,7 @@ def descend(model: torch.nn.Module, batch: Batch, optimisers: Sequence[torch.opt
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for each in optimisers:
         each.step()
-    return loss.item()
+    return float(loss.item())
 
 
 def train(recipe: Recipe | None = None, progress: Told = None) -> TinyVideoDiT:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from cloudchamber.attention.converting import MARK
 from cloudchamber.core.errors import InputError
@@ -16,6 +17,8 @@ from cloudchamber.core.errors import InputError
 from .dit import TinyVideoDiT
 from .shapes import MovingShapes
 from .training import Batch, Told, batch_of, rate
+
+Teacher = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def tune(
     shapes: MovingShapes,
     tuning: Tuning,
     *,
-    teacher: TinyVideoDiT | None = None,
+    teacher: Teacher | None = None,
     before: Callable[[int], None] | None = None,
     progress: Told = None,
 ) -> list[float]:
@@ -75,8 +78,8 @@ def tune(
         Usually converted: see :func:`cloudchamber.attention.convert`.
     shapes : MovingShapes
     tuning : Tuning
-    teacher : TinyVideoDiT, optional
-        The dense model; needed by the objectives "teacher" and "layers".
+    teacher : TinyVideoDiT or callable (clips, t), optional
+        The dense model; needed by the objectives "teacher" and "layers". For "teacher" a function will do, such as one that remembers.
     before : callable, optional
         Called with the number of each step before it, to raise a sparsity, for example.
 
@@ -104,7 +107,7 @@ def tune(
         if not torch.isfinite(loss):
             raise InputError(f"the loss is {loss.item()} at step {step}; tune with a lower learning rate.")
         model.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         losses.append(loss.item())
@@ -123,23 +126,27 @@ def _groups(model: torch.nn.Module, tuning: Tuning) -> list[dict[str, object]]:
     return found if tuning.trains == "correction" else [*found, {"params": rest, "lr": tuning.lr}]
 
 
-def _loss(model: TinyVideoDiT, teacher: TinyVideoDiT | None, batch: Batch, objective: str) -> Tensor:
+def _loss(model: TinyVideoDiT, teacher: Teacher | None, batch: Batch, objective: str) -> Tensor:
     if teacher is None or objective == "velocity":
-        return (model(batch.mixed, batch.t) - batch.velocity).square().mean()
-    with torch.no_grad(), _attended(teacher) as wanted:
-        target = teacher(batch.mixed, batch.t)
-    with _attended(model) as given:
-        said = model(batch.mixed, batch.t)
+        return mse_loss(model(batch.mixed, batch.t), batch.velocity)
     if objective == "teacher":
-        return (said - target).square().mean()
-    return torch.stack([(a - b).square().mean() for a, b in zip(given, wanted, strict=True)]).sum()
+        with torch.no_grad():
+            target = teacher(batch.mixed, batch.t)
+        return mse_loss(model(batch.mixed, batch.t), target)
+    if not isinstance(teacher, TinyVideoDiT):
+        raise InputError('the objective "layers" needs the dense model itself as the teacher: it looks into its layers.')
+    with torch.no_grad(), _attended(teacher) as wanted:
+        teacher(batch.mixed, batch.t)
+    with _attended(model) as given:
+        model(batch.mixed, batch.t)
+    return torch.stack([mse_loss(a, b) for a, b in zip(given, wanted, strict=True)]).sum()
 
 
 @contextmanager
 def _attended(model: TinyVideoDiT) -> Iterator[list[Tensor]]:
     """What each attention module gives while the model runs, first layer first."""
     found: list[Tensor] = []
-    hooks = [block.attn.register_forward_hook(lambda _module, _args, out: found.append(out)) for block in model.blocks]
+    hooks = [each.register_forward_hook(lambda _module, _args, out: found.append(out)) for each in model.attentions()]
     try:
         yield found
     finally:
