@@ -176,6 +176,7 @@ class Remembered:
         self.said: dict[tuple[float, ...], Tensor] = {}
 
     def __call__(self, clips: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity."""
         key = tuple(t.tolist())
         if key not in self.said:
             self.said[key] = self.teacher(clips, t)
