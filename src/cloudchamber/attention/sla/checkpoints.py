@@ -80,7 +80,9 @@ def merge_delta(
                 raise InputError(f"{key} is in base and diff_target but not in diff_base, so what was changed is not known.")
             merged[key] = after.clone()
         elif not old.shape == before.shape == after.shape:
-            raise InputError(f"{key} has the shapes {tuple(old.shape)}, {tuple(before.shape)} and {tuple(after.shape)}; they must be equal.")
+            raise InputError(
+                f"{key} has the shapes {tuple(old.shape)}, {tuple(before.shape)} and {tuple(after.shape)}; they must be equal."
+            )
         elif old.is_floating_point():
             kind = torch.promote_types(old.dtype, torch.float32)
             merged[key] = (old.to(kind) + w * (after.to(kind) - before.to(kind))).to(old.dtype)

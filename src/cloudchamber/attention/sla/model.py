@@ -93,7 +93,9 @@ def counts(k_h: float, k_l: float, blocks: int, *, strict: bool = False) -> tupl
     """
     critical = math.floor(round(k_h * blocks, 9))
     if strict and critical < 1:
-        raise InputError(f"k_h = {k_h:g} of {blocks} key blocks is less than one; raise k_h to {1 / max(blocks, 1):.3g}, or use smaller blocks.")
+        raise InputError(
+            f"k_h = {k_h:g} of {blocks} key blocks is less than one; raise k_h to {1 / max(blocks, 1):.3g}, or use smaller blocks."
+        )
     critical = max(1, critical)
     return critical, min(math.floor(round(k_l * blocks, 9)), max(blocks - critical, 0))
 
