@@ -378,8 +378,8 @@ def test_a_few_steps_of_the_recipe_bring_the_model_nearer_to_its_teacher(branch_
         loss.backward()
         with torch.no_grad():
             for group in groups:
-                for weight in group["params"]:
-                    weight -= 100 * group["lr"] * weight.grad
+                for each in group["params"]:
+                    each.sub_(100 * group["lr"] * each.grad)
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.95 * losses[0]
     assert torch.equal(model.inner.weight, teacher.inner.weight) == branch_only

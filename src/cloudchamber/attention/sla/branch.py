@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -84,7 +84,8 @@ class LinearBranch(torch.nn.Module):
         plan = self._plan(index, len(q), q.shape[1], k.shape[1], group)
         out = self._attended(q, k, v, plan, fine[0].shape[1]).view(fine[0].shape)
         if self.projection is not None:
-            return fine[0] + self.projection(out).to(fine[0].dtype)
+            added: Tensor = self.projection(out)
+            return fine[0] + added.to(fine[0].dtype)
         share = self._critical_share(q, k, index, group).view(*fine[0].shape[:3], 1)
         return (share * fine[0] + (1 - share) * out).to(fine[0].dtype)
 
@@ -151,8 +152,8 @@ class LinearBranch(torch.nn.Module):
             made = fn(x)
             return made if made.dtype not in (torch.float16, torch.bfloat16) else x.to(made.device)
 
-        result: Any = super()._apply(moved, recurse)
-        return result  # type: ignore[no-any-return]
+        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 def _means(cut: Cut, x: Tensor) -> Tensor:

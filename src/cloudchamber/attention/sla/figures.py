@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,9 +27,9 @@ def figures(results: Results) -> list[Figure]:
             made.append(
                 Figure(
                     f"Critical, marginal, negligible: {name}",
-                    f"A row is a block of queries, a column a block of keys, the first {SHOWN} of each at most. Left: dense attention, darker "
-                    "with more of a row's weight. Then the labels of each router: blue is read in full, white is left to the linear branch, "
-                    "grey is skipped. The number is the share of attention on blue.",
+                    f"A row is a block of queries, a column a block of keys, the first {SHOWN} of each at most. Left: dense attention, "
+                    "darker with more of a row's weight. Then the labels of each router: blue is read in full, white is left to the "
+                    "linear branch, grey is skipped. The number is the share of attention on blue.",
                     sheet(mass, {t.policy: np.asarray(t.outcome.series["labels"])[0] for t in found}),
                 )
             )
@@ -56,7 +57,7 @@ def _runs(shade: np.ndarray, colour: str) -> list[Box]:
     found: list[Box] = []
     for row, values in enumerate(shade):
         edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
-        found += [(row, a, b - a, float(values[a]), colour) for a, b in zip(edges, edges[1:], strict=False) if values[a] >= 0.05]
+        found += [(row, a, b - a, float(values[a]), colour) for a, b in pairwise(edges) if values[a] >= 0.05]
     return found
 
 

@@ -2,8 +2,8 @@
 
 With F = phi(K), h_j = F_j' [V_j, 1] of each key block and H_i the sum of h_j over the marginal blocks of query block i, a query's row is
 phi(q) H_i: all but its last entry is the numerator, that plus ``EPSILON`` the denominator. For the gradient, with dN the rows
-[dO / den, -rowsum(O * dO) / den]: dphi(Q_i) = dN_i H_i', dH_i = phi(Q_i)' dN_i, dh_j their sum over the query blocks to which j is marginal,
-dF_j = [V_j, 1] dh_j', dV_j = F_j dh_j. Nothing is kept but the inputs, the output, the denominators and H.
+[dO / den, -rowsum(O * dO) / den]: dphi(Q_i) = dN_i H_i', dH_i = phi(Q_i)' dN_i, dh_j their sum over the query blocks that j is marginal
+to, dF_j = [V_j, 1] dh_j', dV_j = F_j dh_j. Nothing is kept but the inputs, the output, the denominators and H.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class _Linear(torch.autograd.Function):
         d_sums = plan.q.split(phi_q).transpose(2, 3) @ d_rows
         d_parts = d_sums if plan.marginal is None else _summed(d_sums, plan.swapped, 1)
         if plan.group > 1:
-            d_parts = d_parts.unflatten(0, (-1, plan.group)).sum(1)
+            d_parts = d_parts.view(-1, plan.group, *d_parts.shape[1:]).sum(1)
         d_phi_k = plan.k.join(plan.k.split(_with_ones(v)) @ d_parts.transpose(2, 3))
         d_v = plan.k.join(plan.k.split(phi_k) @ d_parts[..., :-1])
         return d_phi_q, d_phi_k, d_v, None

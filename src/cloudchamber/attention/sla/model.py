@@ -136,7 +136,7 @@ def ahead(prob: np.ndarray) -> np.ndarray:
 
 
 def within(ahead: np.ndarray, allowed: np.ndarray, total: int) -> np.ndarray:
-    """The ``total`` allowed entries with the least mass before them, the first of each row among them: top-p with the p that the budget gives."""
+    """The ``total`` allowed entries with the least mass ahead of them, each row's first among them: top-p, with p as the budget has it."""
     ranked = np.where(allowed, ahead, np.inf)
     np.put_along_axis(ranked, ahead.argmin(axis=1)[:, None], -np.inf, axis=1)
     mask = np.zeros(ahead.shape, bool)

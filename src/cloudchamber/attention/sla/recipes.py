@@ -1,7 +1,7 @@
 """How an SLA model is tuned: which weights, at which rates, towards what.
 
-The whole model is tuned by default (:func:`parameter_groups`) towards the dense model's predictions (:func:`white_box_loss`): the projections
-alone do not do. The diffusion loss needs nothing from here; :func:`layer_loss` compares one attention with its own dense output.
+The whole model is tuned by default (:func:`parameter_groups`) towards the dense model's predictions (:func:`white_box_loss`): the
+projections alone do not do. The diffusion loss needs nothing from here; :func:`layer_loss` compares a layer with its own dense output.
 """
 
 from __future__ import annotations

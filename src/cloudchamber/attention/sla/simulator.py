@@ -108,13 +108,13 @@ def judge(labels: np.ndarray, instance: Instance, region: str) -> Judged:
     design = np.concatenate([branch.reshape(left.shape), np.ones((len(left), 1))], axis=1)
     fitted = left - design @ np.linalg.lstsq(design, left, rcond=None)[0]
     size = float(np.linalg.norm(instance.out))
-    errors = (float(np.linalg.norm(each)) / size for each in (left, fitted, mixed))
-    return Judged(*errors, rank_ratio=float(np.mean(ranks)))
+    sparse, best, ratio = (float(np.linalg.norm(each)) / size for each in (left, fitted, mixed))
+    return Judged(sparse, best, ratio, float(np.mean(ranks)))
 
 
 def marginal(labels: np.ndarray, region: str) -> np.ndarray:
     """Blocks that the linear branch sees."""
-    return {"marginal": labels == 0, "complement": labels != CRITICAL, "all": np.ones(labels.shape, bool)}[region]
+    return np.asarray({"marginal": labels == 0, "complement": labels != CRITICAL, "all": np.ones(labels.shape, bool)}[region])
 
 
 def linear(q: np.ndarray, k: np.ndarray, v: np.ndarray, marginal: np.ndarray, blocks: Blocks) -> np.ndarray:
@@ -134,7 +134,7 @@ def flops(labels: np.ndarray, instance: Instance, region: str) -> float:
     branch = heads * tokens * (4.0 * dim * (dim + 1) + 2.0 * dim**2)
     if region != "all":
         branch += additions(marginal(labels, region).sum(axis=2), labels.shape[2]) * dim * (dim + 1)
-    return density + branch / (4.0 * heads * tokens**2 * dim)
+    return float(density + branch / (4.0 * heads * tokens**2 * dim))
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:

@@ -52,15 +52,16 @@ class SlaStudy(Study):
         *(f"attention/sla/{name}.py" for name in ("sums", "workloads")),
     )
     notes = (
-        "Every router may call as many blocks of a head critical. missed is the root mean square, over queries, of the share of attention that "
-        "a query block does not read: the output of the critical blocks is off by that share of the distance between what is read and what is "
-        "not. Squared, because a row with one key block is further off than its share says. The bound is exact, and OracleRoute attains it.",
-        "sparse_error is the output's relative L2 distance from dense attention with the critical blocks alone; error the same with the linear "
-        "branch, whose projection, one for all heads, is the least-squares fit on the trial itself: no training of the projection alone "
-        "could do better, but training the whole model may. ratio_error mixes the two by an estimate of the critical share, nothing fitted. "
-        "No bound on errors is known, so they are not the objective, and a router may lead in missed and not in them.",
+        "Every router may call as many blocks of a head critical. missed is the root mean square, over queries, of the share of attention "
+        "that a query block does not read: the output of the critical blocks is off by that share of the distance between what is read and "
+        "what is not. Squared, because rows that read next to nothing are worst. The bound is exact, and OracleRoute attains it.",
+        "sparse_error is the output's relative L2 distance from dense attention with the critical blocks alone; error the same with the "
+        "linear branch, whose projection, one for all heads, is the least-squares fit on the trial itself: no training of the projection "
+        "alone could do better, but training the whole model may. ratio_error mixes the two by an estimate of the critical share, nothing "
+        "fitted. No bound on errors is known, so they are not the objective, and a router may lead in missed and not in them.",
         "lost is the share of attention on negligible blocks, flops the share of dense attention's operations (at this scale the linear "
-        "branch's part is far larger than in a real model), rank_ratio the stable rank of attention outside the critical blocks over inside.",
+        "branch's part is far larger than in a real model), rank_ratio the stable rank of attention outside the critical blocks over that "
+        "inside.",
     )
 
     def policies(self) -> Mapping[str, Callable[[], Any]]:
@@ -87,7 +88,8 @@ class SlaStudy(Study):
 
         instance = workload.instance(seed)
         future = instance.mass if is_clairvoyant(policy) else None
-        spec = RouteSpec(*workload.counts(instance.blocks.count), workload.heads, future)
+        critical, negligible = workload.counts(instance.blocks.count)
+        spec = RouteSpec(critical, negligible, workload.heads, future)
         return _outcome(run(policy, spec, instance, rng_of(self.name, workload.name, seed)), instance, workload.region)
 
     def bound(self, workload: Any, seed: int) -> Bound:
@@ -125,9 +127,9 @@ def _outcome(labels: np.ndarray, instance: Instance, region: str) -> Outcome:
     label = "negligible" if labels[head, row, column] == NEGLIGIBLE else "marginal"
     scores = instance.views[head].scores[row]
     feedback = (
-        f"missed {metrics['missed']:.3f}, worst head {int(heads.argmax())} with {heads.max():.3f}; output off by {judged.sparse_error:.3f}, by "
-        f"{judged.error:.3f} with the best linear branch; {metrics['lost']:.3f} of the attention is on negligible blocks. The largest miss: "
-        f"query block {row} of head {head} pays {unread[head, row, column]:.2f} of its attention to key block {column}, which is {label}, "
-        f"scored {int((scores > scores[column]).sum()) + 1}. of {len(scores)}."
+        f"missed {metrics['missed']:.3f}, worst head {int(heads.argmax())} with {heads.max():.3f}; output off by "
+        f"{judged.sparse_error:.3f}, by {judged.error:.3f} with the best linear branch; {metrics['lost']:.3f} of the attention is on "
+        f"negligible blocks. The largest miss: query block {row} of head {head} pays {unread[head, row, column]:.2f} of its attention to "
+        f"key block {column}, which is {label}, scored {int((scores > scores[column]).sum()) + 1}. of {len(scores)}."
     )
     return Outcome(metrics, (), {"labels": labels, "mass": instance.mass.astype(np.float32)}, feedback)

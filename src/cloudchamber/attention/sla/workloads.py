@@ -91,7 +91,8 @@ def _instance(workload: SlaWorkload, seed: int) -> Instance:
         number = np.ravel_multi_index(tuple((grid.positions() // 4).T), tiles)
         order = np.argsort(number, kind="stable").astype(np.int32)
         blocks = Blocks(np.bincount(number, minlength=int(np.prod(tiles))).astype(np.int32)[None], order[None])
-        made = Tensors(*(np.ascontiguousarray(each[:, order]) for each in (made.q, made.k, made.v)), grid)
+        q, k, v = (np.ascontiguousarray(each[:, order]) for each in (made.q, made.k, made.v))
+        made = Tensors(q, k, v, grid)
     seen = views(made.q, made.k, blocks, blocks)
     return Instance(made, blocks, seen, block_mass(made.q, made.k, blocks, blocks), attended(made, None))
 
@@ -122,8 +123,8 @@ def adjusted(workload: SlaWorkload, params: Mapping[str, Any]) -> SlaWorkload:
         If there is no such parameter, or its value is none.
     """
     choices = {"source": tuple(GENERATORS), "cut": CUTS, "region": REGIONS}
-    kinds = dict.fromkeys(choices, str) | {"k_h": float, "k_l": float}
-    kinds |= dict.fromkeys(("frames", "height", "width", "heads", "head_dim", "block"), int)
+    sizes = ("frames", "height", "width", "heads", "head_dim", "block")
+    kinds: dict[str, type] = {**dict.fromkeys(choices, str), "k_h": float, "k_l": float, **dict.fromkeys(sizes, int)}
     made: dict[str, Any] = {}
     for name, text in params.items():
         if name not in kinds:

@@ -7,7 +7,7 @@ from cloudchamber.core.policy import Policy, Real
 
 
 class TopP(Policy):
-    """Blocks are critical until those of their row hold a share p of the estimated attention: a flat row gets more of them than a peaked one.
+    """Blocks are critical until those of their row hold a share p of the estimated attention: flat rows get more of them than peaked ones.
 
     Where the budget does not reach, p is what it allows, the same for all rows.
 
