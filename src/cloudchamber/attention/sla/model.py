@@ -135,13 +135,16 @@ def ahead(prob: np.ndarray) -> np.ndarray:
     return found
 
 
-def within(ahead: np.ndarray, allowed: np.ndarray, total: int) -> np.ndarray:
-    """The ``total`` allowed entries with the least mass ahead of them, each row's first among them: top-p, with p as the budget has it."""
-    ranked = np.where(allowed, ahead, np.inf)
-    np.put_along_axis(ranked, ahead.argmin(axis=1)[:, None], -np.inf, axis=1)
-    mask = np.zeros(ahead.shape, bool)
-    mask.ravel()[np.argsort(ranked, axis=None, kind="stable")[:total]] = True
-    return mask & (ranked < np.inf)
+def within(rank: np.ndarray, allowed: np.ndarray, total: int) -> np.ndarray:
+    """The ``total`` allowed entries of least rank, the least of each row always among them.
+
+    With what is :func:`ahead` as rank this is top-p, with the p that the budget gives.
+    """
+    order = np.where(allowed, rank, np.inf)
+    np.put_along_axis(order, rank.argmin(axis=1)[:, None], -np.inf, axis=1)
+    mask = np.zeros(rank.shape, bool)
+    mask.ravel()[np.argsort(order, axis=None, kind="stable")[:total]] = True
+    return mask & (order < np.inf)
 
 
 def leanest(mass: np.ndarray, keep: int) -> np.ndarray:

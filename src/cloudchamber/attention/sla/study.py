@@ -47,7 +47,6 @@ class SlaStudy(Study):
         "attention/model.py",
         "attention/generators.py",
         "attention/simulator.py",
-        "attention/policies/pooled_top_p.py",
         *(f"attention/sla/{name}.py" for name in ("claims", "model", "optimum", "policies/*", "pooling", "ranks", "simulator", "study")),
         *(f"attention/sla/{name}.py" for name in ("sums", "workloads")),
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cloudchamber.attention.policies.pooled_top_p import best_of_all
-from cloudchamber.attention.sla.model import MARGINAL, NEGLIGIBLE, Routes, RouteView, estimate, labelled
+from cloudchamber.attention.sla.model import MARGINAL, NEGLIGIBLE, Routes, RouteView, estimate, labelled, within
 from cloudchamber.core.policy import Policy, Real
 
 
@@ -33,6 +32,6 @@ class SpargeLike(Policy):
     def route(self, view: RouteView) -> Routes:
         """The untrusted, then the rest."""
         loose = (view.q_similarity < self.theta)[:, None] | (view.k_similarity < self.theta)
-        critical = best_of_all((estimate(view) + loose)[None], self.spec_.critical)[0]
+        critical = within(-(estimate(view) + loose), np.ones(loose.shape, bool), self.spec_.critical * len(loose))
         labels = labelled(critical, view.scores, self.spec_.negligible)
         return Routes(np.where(loose & (labels == NEGLIGIBLE), np.int8(MARGINAL), labels))
