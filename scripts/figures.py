@@ -135,6 +135,14 @@ def attention_vsa_tiles() -> str:
     return sheet(trials[0].outcome.series["mass"][0], {trial.policy: trial.outcome.series["mask"][0] for trial in trials})
 
 
+def attention_sla_routes() -> str:
+    """Every router on the first head of scattered groups."""
+    from cloudchamber.attention.sla.figures import sheet
+
+    trials = study("attention.sla", None, ["clustered"], seeds=1).of("clustered")
+    return sheet(trials[0].outcome.series["mass"][0], {trial.policy: trial.outcome.series["labels"][0] for trial in trials})
+
+
 def attention_verified_budgets() -> str:
     """Every budget on every population."""
     from cloudchamber.attention.verified.study import VerifiedStudy
@@ -172,6 +180,7 @@ PICTURES = {
     "attention-radial-bands": attention_radial_bands,
     "attention-svg2-recall": attention_svg2_recall,
     "attention-vsa-tiles": attention_vsa_tiles,
+    "attention-sla-routes": attention_sla_routes,
     "engine-requests": engine_requests,
     "prefillonly-lam": prefillonly_lam,
     "attention-verified-budgets": attention_verified_budgets,
