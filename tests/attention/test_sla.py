@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from cloudchamber.attention.convert import convert
+from cloudchamber.attention import convert, layer_loss, parameter_groups, white_box_loss
 from cloudchamber.attention.kernel import sparse_attention
 from cloudchamber.attention.layouts import Raster, TileLayout
 from cloudchamber.attention.model import BlockIndex, Blocks, Grid, Rows, Scene, changed, kept
@@ -31,7 +31,6 @@ from cloudchamber.attention.sla.policies.top_p import TopP
 from cloudchamber.attention.sla.policies.top_share import TopShare
 from cloudchamber.attention.sla.pooling import views
 from cloudchamber.attention.sla.ranks import stable_rank
-from cloudchamber.attention.sla.recipes import layer_loss, parameter_groups, white_box_loss
 from cloudchamber.attention.sla.simulator import flops, judge, linear, marginal, missed, run
 from cloudchamber.attention.sla.study import SlaStudy
 from cloudchamber.attention.sla.sums import Sums
@@ -264,7 +263,7 @@ def test_the_ramp_falls_and_ends_exactly_at_its_target(target, rate, interval):
         (lambda: sla(8, layout=TileLayout())(*tensors(1, 1, 64, 8, keys=32), grid=Grid(4, 4, 4)), "q and k have 64 and 32"),
         (lambda: SparseAttention(SLASelector(strict=True), density=0.05)(*tensors(1, 1, 128, 8)), "less than one"),
         (lambda: ShareRamp(0.0), "target"),
-        (lambda: parameter_groups(torch.nn.Linear(2, 2)), "no linear branch"),
+        (lambda: parameter_groups(torch.nn.Linear(2, 2), corrections_only=True), "nothing to train"),
         (lambda: STUDY.adjusted(SMOKE, colour=1), "no parameter"),
         (lambda: STUDY.adjusted(SMOKE, source="x"), "source must be one of"),
         (lambda: STUDY.adjusted(SMOKE, region="x"), "region must be one of"),
@@ -369,7 +368,7 @@ def test_a_few_steps_of_the_recipe_bring_the_model_nearer_to_its_teacher(branch_
     torch.manual_seed(0)
     teacher, model = Layer(tuned=False), Layer()
     load(model, teacher.state_dict(), from_dense=True)
-    groups = parameter_groups(model, lr=2e-3, branch_only=branch_only)
+    groups = parameter_groups(model, lr=2e-3, corrections_only=branch_only)
     assert [group["lr"] for group in groups] == ([2e-2] if branch_only else [2e-3, 2e-2])
     x, losses = torch.randn(2, 260, 8), []
     for _ in range(20):

@@ -35,7 +35,6 @@ from cloudchamber.attention.tiny import (
     sample,
     split_ranks,
     ssim,
-    stable_rank,
     train,
     training,
     tune,
@@ -280,7 +279,7 @@ def test_what_is_called_before_a_step_can_raise_the_sparsity():
 def test_tuning_says_what_is_missing():
     with pytest.raises(InputError, match="needs a teacher"):
         tune(_model(), CLIP, Tuning())
-    with pytest.raises(InputError, match="nothing|no parameters"):
+    with pytest.raises(InputError, match="nothing to train"):
         tune(_model(), CLIP, Tuning(trains="correction"), teacher=_model())
     with pytest.raises(InputError, match="objective is"):
         Tuning(objective="images")
@@ -322,13 +321,6 @@ def test_recording_gives_what_attention_was_given():
     assert found[0].grid == Grid(4, 8, 8)
     assert "attend" not in vars(model.blocks[0].attn)
     assert np.allclose(np.sqrt((found[0].q ** 2).mean(axis=2)).mean(), 1, atol=0.2)  # qk-norm
-
-
-def test_stable_ranks_of_known_matrices():
-    assert stable_rank(np.diag([2.0, 1.0, 1.0])) == pytest.approx(1.5)
-    rng = np.random.default_rng(0)
-    x = rng.random((100, 3)) @ rng.random((3, 90))
-    assert stable_rank(x) == pytest.approx((x**2).sum() / np.linalg.norm(x, 2) ** 2, rel=1e-3)
 
 
 def test_split_attention_sums_to_all_of_it():

@@ -47,6 +47,7 @@ _HOMES = {
     "policies.random_blocks": ("RandomBlocks",),
     "policies.sliding_window": ("SinkWindow", "SlidingWindow"),
     "policies.spatial_temporal": ("SpatialTemporal",),
+    "recipes": ("layer_loss", "parameter_groups", "white_box_loss"),
     "sparse": ("AttentionResult", "Correction", "Schedule", "SparseAttention"),
     "study": ("AttentionStudy",),
     "workloads": ("AttentionWorkload",),

@@ -32,7 +32,6 @@ _HOMES = {
     "policies.top_p": ("TopP",),
     "policies.top_share": ("TopShare",),
     "ranks": ("stable_rank",),
-    "recipes": ("layer_loss", "parameter_groups", "white_box_loss"),
     "study": ("SlaStudy",),
     "workloads": ("SlaWorkload",),
 }

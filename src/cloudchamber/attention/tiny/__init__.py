@@ -21,7 +21,7 @@ from typing import Any
 _HOMES = {
     "dit": ("DiTConfig", "Rotary", "TinyVideoDiT", "VideoAttention"),
     "extending": ("LoRALinear", "add_lora", "extend", "fold_lora", "lora_deltas"),
-    "recording": ("recorded", "split_ranks", "stable_rank"),
+    "recording": ("recorded", "split_ranks"),
     "sampling": ("gradient_error", "psnr", "sample", "ssim"),
     "shapes": ("MovingShapes", "grid_of", "unscaled"),
     "training": ("Batch", "Recipe", "Stage", "Training", "batch_of", "keep", "load", "train", "validation_loss"),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cloudchamber.attention.generators import Tensors
+from cloudchamber.attention.sla.ranks import stable_rank
 
 from .dit import TinyVideoDiT
 
@@ -50,25 +51,6 @@ def _watched(model: TinyVideoDiT) -> Iterator[list[tuple[Any, ...]]]:
     finally:
         for attention in model.attentions():
             del vars(attention)["attend"]
-
-
-def stable_rank(x: np.ndarray) -> float:
-    """Squared Frobenius norm over squared spectral norm: how many directions a matrix needs, between 1 and its rank.
-
-    Examples
-    --------
-    >>> round(stable_rank(np.eye(5)), 6), round(stable_rank(np.ones((5, 5))), 6)
-    (5.0, 1.0)
-    """
-    spectral = np.linalg.norm(x, 2) if min(x.shape) <= 64 else _largest(x)
-    return float((x**2).sum() / spectral**2) if spectral > 0 else 0.0
-
-
-def _largest(x: np.ndarray) -> float:
-    """The largest singular value."""
-    from scipy.sparse.linalg import svds
-
-    return float(svds(x.astype(np.float64), k=1, return_singular_vectors=False, v0=np.ones(min(x.shape)))[0])
 
 
 def split_ranks(tensors: Tensors, share: float = 0.08) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from cloudchamber.attention.converting import MARK
+from cloudchamber.attention.recipes import parameter_groups, white_box_loss
 from cloudchamber.core.errors import InputError
 
 from .dit import TinyVideoDiT
@@ -90,9 +90,8 @@ def tune(
     """
     if teacher is None and tuning.objective != "velocity":
         raise InputError(f'the objective "{tuning.objective}" needs a teacher: the dense model.')
-    groups = [each for each in _groups(model, tuning) if each["params"]]
-    if not groups:
-        raise InputError('there are no parameters to train: trains="correction" needs a correction that has some.')
+    only = tuning.trains == "correction"
+    groups = parameter_groups(model, lr=tuning.lr, correction_times=tuning.correction_rate, corrections_only=only)
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.999), weight_decay=0.01)
     initial = [group["lr"] for group in optimiser.param_groups]
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -117,22 +116,11 @@ def tune(
     return losses
 
 
-def _groups(model: torch.nn.Module, tuning: Tuning) -> list[dict[str, object]]:
-    """Parameters of the corrections at their own rate, and the others."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    ours = [p for name, p in trained if MARK in name]
-    rest = [p for name, p in trained if MARK not in name]
-    found: list[dict[str, object]] = [{"params": ours, "lr": tuning.lr * tuning.correction_rate}]
-    return found if tuning.trains == "correction" else [*found, {"params": rest, "lr": tuning.lr}]
-
-
 def _loss(model: TinyVideoDiT, teacher: Teacher | None, batch: Batch, objective: str) -> Tensor:
     if teacher is None or objective == "velocity":
         return mse_loss(model(batch.mixed, batch.t), batch.velocity)
     if objective == "teacher":
-        with torch.no_grad():
-            target = teacher(batch.mixed, batch.t)
-        return mse_loss(model(batch.mixed, batch.t), target)
+        return white_box_loss(model, teacher, batch.mixed, batch.t)
     if not isinstance(teacher, TinyVideoDiT):
         raise InputError('the objective "layers" needs the dense model itself as the teacher: it looks into its layers.')
     with torch.no_grad(), _attended(teacher) as wanted:
