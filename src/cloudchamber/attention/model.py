@@ -292,17 +292,25 @@ class Scene(Message, frozen=True):
 def pooled(x: np.ndarray, blocks: Blocks, how: str = "mean") -> np.ndarray:
     """Mean, max or min over the tokens of each block, shape (heads, blocks, dimension); 0 for an empty block."""
     found = np.zeros((len(x), blocks.count, x.shape[2]), x.dtype)
-    reduce = {"mean": np.add, "max": np.maximum, "min": np.minimum}[how].reduceat
-    starts = blocks.starts()
     if len(blocks.sizes) not in (1, len(x)):
         raise InputError(f"blocks of {len(blocks.sizes)} heads do not fit {len(x)} heads.")
+    size = int(blocks.sizes[0, 0]) if blocks.count else 0
+    if size and len(blocks.sizes) == 1 and (blocks.sizes == size).all():  # the usual case, and several times faster
+        cut = x.reshape(len(x), blocks.count, size, x.shape[2])
+        return np.asarray(cut.mean(axis=2) if how == "mean" else _ufunc(how).reduce(cut, axis=2))
+    starts = blocks.starts()
     for h in range(len(x)):
         sizes = blocks.sizes[h % len(blocks.sizes)]
         filled = np.flatnonzero(sizes)
         if len(filled):
-            made = reduce(x[h], starts[h % len(starts)][filled], axis=0)
+            made = _ufunc(how).reduceat(x[h], starts[h % len(starts)][filled], axis=0)
             found[h, filled] = made / sizes[filled, None] if how == "mean" else made
     return found
+
+
+def _ufunc(how: str) -> np.ufunc:
+    """The function that pools two tokens."""
+    return {"mean": np.add, "max": np.maximum, "min": np.minimum}[how]
 
 
 class Selection(Message, frozen=True):
