@@ -13,7 +13,7 @@ from cloudchamber.core.errors import InputError
 
 Metric = Literal["l2", "cosine", "dot"]
 METRICS = ("l2", "cosine", "dot")
-ROWS = 4096  # assigned at a time: distances of n x k would not fit for long clips
+ROWS = 1024  # assigned at a time: distances of n x k would not fit for long clips, and these stay in a processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,17 +114,21 @@ def _assigned(x: np.ndarray, centres: np.ndarray, metric: Metric) -> np.ndarray:
     """The nearest centre of each row, by one product of matrices."""
     labels = np.empty(len(x), np.int32)
     towards, norms = np.ascontiguousarray(-2 * centres.T), (centres**2).sum(axis=1) if metric == "l2" else None
+    room = np.empty((min(ROWS, len(x)), len(centres)), x.dtype)  # used again: fresh pages cost as much as the product
     for at in range(0, len(x), ROWS):
-        score = x[at : at + ROWS] @ towards
+        rows = x[at : at + ROWS]
+        score = np.matmul(rows, towards, out=room[: len(rows)])
         labels[at : at + ROWS] = (score if norms is None else np.add(score, norms, out=score)).argmin(axis=1)
     return labels
 
 
 def _inertia(x: np.ndarray, labels: np.ndarray, centres: np.ndarray, metric: Metric) -> float:
-    own = centres[labels]
+    """From the sums of the clusters, without a row's own distance: |x - c|^2 = |x|^2 - 2 x.c + |c|^2."""
+    towards = float(np.vdot(sums_of(x, labels, len(centres)), centres))
     if metric == "l2":
-        return float(((x - own) ** 2).sum())
-    return float((np.linalg.norm(x, axis=1) - np.einsum("nd,nd->n", x, own)).sum())
+        sizes = np.bincount(labels, minlength=len(centres))
+        return max(0.0, float(np.vdot(x, x)) - 2 * towards + float(sizes @ (centres**2).sum(axis=1)))
+    return max(0.0, float(np.linalg.norm(x, axis=1).sum()) - towards)
 
 
 def _updated(x: np.ndarray, labels: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -24,12 +24,15 @@ class Centroids:
     ----------
     q, k : ndarray
         A call replaces them by new arrays and changes none in place.
+    tokens : tuple of (int, int)
+        Queries and keys they were found for.
     resets : int
         Calls that found something of another shape in the carry, and began anew.
     """
 
     q: np.ndarray
     k: np.ndarray
+    tokens: tuple[int, int]
     resets: int = 0
 
 
@@ -92,8 +95,11 @@ class KMeansLayout:
         rows = [x.detach().flatten(0, 1)[:, text:].to("cpu", torch.float32).numpy() for x in (q, k)]
         counts = [_clusters(self.n_q, rows[0].shape[1], 128, 4, 400), _clusters(self.n_k, rows[1].shape[1], 64, 8, 1000)]
         last, rng = carry.layout, np.random.default_rng(self.seed)
-        fits = isinstance(last, Centroids) and all(
-            centres.shape == (len(x), count, x.shape[2]) for centres, x, count in zip((last.q, last.k), rows, counts, strict=True)
+        tokens = (q.shape[2], k.shape[2])
+        fits = (
+            isinstance(last, Centroids)
+            and last.tokens == tokens
+            and all(centres.shape == (len(x), count, x.shape[2]) for centres, x, count in zip((last.q, last.k), rows, counts, strict=True))
         )
         made = [
             batch_kmeans(
@@ -107,7 +113,7 @@ class KMeansLayout:
             for name, x, count in zip("qk", rows, counts, strict=True)
         ]
         resets = (last.resets if isinstance(last, Centroids) else 0) + (last is not None and not fits)
-        carry.layout = Centroids(made[0].centres, made[1].centres, resets)
+        carry.layout = Centroids(made[0].centres, made[1].centres, tokens, resets)
         return _with_text(made[0].blocks(), text), _with_text(made[1].blocks(), text)
 
     def __repr__(self) -> str:

@@ -16,7 +16,7 @@ from .layout import KMeansLayout
 from .model import ClusterSpec
 from .policies.calibrated import CalibratedTopP
 
-MIN_TOKENS = 2048  # twice as fast as dense from here, half as fast at 1,024: benchmarks/attention_methods.py --lengths
+MIN_TOKENS = 2048  # 1.4 times as fast as dense from here on, half as fast at 1,024: benchmarks/attention_methods.py --lengths
 
 
 class ClusterSelector:
@@ -37,11 +37,11 @@ class ClusterSelector:
         if not 0 < p <= 1 or samples < 0:
             raise InputError(f"p must be in (0, 1] and samples at least 0, got {p} and {samples}.")
         self.policy, self.p, self.samples = policy, p, samples
-        self._rng = np.random.default_rng(0)
+        self._seed = 0
 
     def reset(self, spec: AttentionSpec, rng: np.random.Generator) -> None:
-        """Keep the generator: what a policy is told depends on the scene."""
-        self._rng = rng
+        """Draw a seed: every call begins with it, so that an answer does not depend on the calls before."""
+        self._seed = int(rng.integers(2**32))
 
     def select(self, scene: Scene) -> Selection:
         """Estimates, and the policy's answer for every head.
@@ -51,11 +51,11 @@ class ClusterSelector:
         InputError
             If an answer has another shape, or leaves a query without keys.
         """
-        heads = len(scene.q)
-        self.policy.reset(ClusterSpec(self.p, heads), self._rng)
-        return Selection(np.stack([self._head(scene, h) for h in range(heads)]))
+        heads, rng = len(scene.q), np.random.default_rng(self._seed)
+        self.policy.reset(ClusterSpec(self.p, heads), rng)
+        return Selection(np.stack([self._head(scene, h, rng) for h in range(heads)]))
 
-    def _head(self, scene: Scene, h: int) -> np.ndarray:
+    def _head(self, scene: Scene, h: int, rng: np.random.Generator) -> np.ndarray:
         blocks = scene.q_blocks.of_head(h), scene.k_blocks.of_head(h)
         text = 0 if scene.grid is None else scene.grid.text
         skipped = [_blocks_of_text(each, text) for each in blocks]
@@ -64,7 +64,7 @@ class ClusterSelector:
         if not rest[0].tokens or not rest[1].tokens:
             return mask
         start = [each.tokens - left.tokens for each, left in zip(blocks, rest, strict=True)]
-        drawn = np.sort(self._rng.choice(rest[0].tokens, min(self.samples, rest[0].tokens), replace=False))
+        drawn = np.sort(rng.choice(rest[0].tokens, min(self.samples, rest[0].tokens), replace=False))
         view = view_of(
             scene.q[h, start[0] :],
             scene.k[h, start[1] :],
@@ -75,9 +75,10 @@ class ClusterSelector:
             p=self.p,
             antidiagonals=getattr(self.policy, "reads_antidiagonals", False),
         )
-        kept = self.policy.keep(view).mask & (view.sizes_k > 0)
+        kept = self.policy.keep(view).mask
         if kept.shape != view.prob.shape:
             raise InputError(f"the mask of head {h} must have the shape {view.prob.shape}, got {kept.shape}.")
+        kept = kept & (view.sizes_k > 0)
         if ((view.sizes_q > 0) & ~kept.any(axis=1)).any() and not text:
             raise InputError(f"{self.policy!r} leaves queries of head {h} without a key; keep at least one cluster for each.")
         mask[skipped[0] :, skipped[1] :] = kept

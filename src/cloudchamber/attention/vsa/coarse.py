@@ -113,7 +113,12 @@ class CoarseBranch(torch.nn.Module):
         empty = torch.as_tensor(index.k_sizes[0] == 0, device=q.device)
         coarse = torch.softmax(scores.masked_fill(empty, float("-inf")), dim=3) @ means[2]
         read = fine[0] if self.fine_gate is None else self._heads(self.fine_gate(x)) * fine[0]
-        return torch.addcmul(read, self._heads(self.coarse_gate(x)), _spread(coarse, index.q_sizes[0]))
+        gate, sizes = self._heads(self.coarse_gate(x)), index.q_sizes[0]
+        if _are_equal(sizes):
+            cut = (len(sizes), int(sizes[0]))
+            return torch.addcmul(_cut(read, *cut), _cut(gate, *cut), coarse[:, :, :, None]).flatten(2, 3)
+        owned = coarse.repeat_interleave(torch.as_tensor(sizes.astype(np.int64), device=q.device), dim=2)
+        return torch.addcmul(read, gate, owned)
 
     def flops(self, index: BlockIndex, q: Tensor, v: Tensor) -> float:
         """Products of means, and the gates."""
@@ -128,17 +133,15 @@ class CoarseBranch(torch.nn.Module):
 def _means(x: Tensor, sizes: np.ndarray) -> Tensor:
     """Means over the tokens of each tile, (batch, heads, tiles, dimension); 0 for an empty one."""
     if _are_equal(sizes):
-        return x.reshape(*x.shape[:2], len(sizes), int(sizes[0]), x.shape[3]).mean(3)
+        return _cut(x, len(sizes), int(sizes[0])).mean(3)
     owner = torch.as_tensor(np.repeat(np.arange(len(sizes)), sizes), device=x.device)
     sums = x.new_zeros(*x.shape[:2], len(sizes), x.shape[3]).index_add(2, owner, x)
     return sums / torch.as_tensor(np.maximum(sizes, 1), dtype=x.dtype, device=x.device)[:, None]
 
 
-def _spread(means: Tensor, sizes: np.ndarray) -> Tensor:
-    """To each token what its tile has."""
-    if _are_equal(sizes):
-        return means[:, :, :, None].expand(-1, -1, -1, int(sizes[0]), -1).flatten(2, 3)
-    return means.repeat_interleave(torch.as_tensor(sizes.astype(np.int64), device=means.device), dim=2)
+def _cut(x: Tensor, tiles: int, size: int) -> Tensor:
+    """Tokens by tile, (batch, heads, tiles, size, dimension): a view."""
+    return x.view(*x.shape[:2], tiles, size, x.shape[3])
 
 
 def _are_equal(sizes: np.ndarray) -> bool:
