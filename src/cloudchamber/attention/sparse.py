@@ -51,7 +51,7 @@ class Schedule:
     --------
     >>> Schedule(dense_steps=0.25).is_dense(layer=0.5, step=0.2)
     True
-    >>> Schedule(dense_layers=0.05, dense_steps=0.24).run_density(0.3, layers=40, steps=50)
+    >>> round(Schedule(dense_layers=0.05, dense_steps=0.24).run_density(0.3, layers=40, steps=50), 4)
     0.4946
     """
 
