@@ -41,6 +41,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/jail.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/attention_sla.py
+	$(BIN)/python benchmarks/attention_methods.py
 
 clean:
 	rm -rf $(VENV) site reports .mypy_cache .ruff_cache .hypothesis

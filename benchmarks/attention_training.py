@@ -164,7 +164,7 @@ def vsa_runs(seeds: int) -> Iterator[Run]:
 # --- the trained model, tuned with few tiles
 
 TILES = 1
-TUNED = Tuning(steps=1000, batch=2)
+TUNED = Tuning(steps=1000, batch=1)
 TUNED_METHODS = ("sparse only", "SLA, all", "SLA, complement", "VSA", "sparse only, oracle")
 
 
@@ -203,7 +203,10 @@ def tuned(method: str, tiles: int, seed: int, teacher: Remembered, steps: int) -
     before = judged(model)["loss"]
     if steps:
         tune(model, CLIP, replace(TUNED, steps=steps, seed=seed), teacher=teacher)
-    return judged(model) | {"before": before, "tiles": tiles, "steps": steps}
+    batch = batch_of(CLIP, 16, 3)
+    with torch.no_grad():
+        apart = float((model(batch.mixed, batch.t) - teacher.teacher(batch.mixed, batch.t)).square().mean())
+    return judged(model) | {"before": before, "apart": apart, "tiles": tiles, "steps": steps}
 
 
 def sla_runs(seeds: int) -> Iterator[Run]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudchamber.attention.kernels.plan import Plan
-from cloudchamber.attention.model import BlockIndex, Blocks, Grid, Rows, changed, pooled
+from cloudchamber.attention.model import BlockIndex, Blocks, Grid, Rows, changed, kept, pooled
 from cloudchamber.core.errors import InputError
 from tests.attention.cases import random_index
 
@@ -93,3 +93,22 @@ def test_an_index_that_does_not_fit_is_refused(fields, said):
     index.validate(2, 8, 8)
     with pytest.raises(InputError, match=said):
         changed(index, **fields).validate(2, 8, 8)
+
+
+@given(st.integers(0, 10**6))
+def test_kept_are_the_first_of_a_stable_sort_whatever_ties(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(-2, 3, (2, 3, int(rng.integers(1, 12)))).astype(float)
+    scores[rng.random(scores.shape) < 0.1], scores[rng.random(scores.shape) < 0.1] = np.inf, -np.inf
+    keep = int(rng.integers(0, scores.shape[2] + 2))
+    expected = np.zeros(scores.shape, bool)
+    np.put_along_axis(expected, np.argsort(-scores, axis=-1, kind="stable")[..., :keep], True, axis=-1)
+    assert np.array_equal(kept(scores, keep), expected)
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "min"])
+def test_pooling_equal_blocks_is_pooling_any(how):
+    x = np.random.default_rng(0).standard_normal((2, 12, 3))
+    one = getattr(x.reshape(2, 3, 4, 3), how)(axis=2)
+    assert pooled(x, Blocks.uniform(12, 4), how) == pytest.approx(one)
+    assert pooled(x, Blocks(np.array([[4, 4, 4, 0]], np.int32)), how)[:, :3] == pytest.approx(one)

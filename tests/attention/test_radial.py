@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudchamber.attention.model import Blocks, Grid, Scene
+from cloudchamber.attention.generators import decay
+from cloudchamber.attention.layouts import Raster, TileLayout, tiled
+from cloudchamber.attention.model import Blocks, Grid, Scene, block_mass
 from cloudchamber.attention.radial.fields import decay_field, scene_cut_field
 from cloudchamber.attention.radial.fitting import fit_decay, suggest
 from cloudchamber.attention.radial.masks import RadialSelector, block_mask, token_mask
 from cloudchamber.attention.radial.model import RadialSpec, bands, count
 from cloudchamber.attention.radial.optimum import least_error
+from cloudchamber.attention.radial.planar import Grid2DRadial, allowed_share
 from cloudchamber.attention.radial.policies.laws import Harmonic, PowerLaw, SlidingTile, SpatialOnly, StridedLong
 from cloudchamber.attention.radial.policies.paper import RadialBlock, RadialPaper
 from cloudchamber.attention.radial.simulator import l1_error, run
@@ -264,3 +267,102 @@ def test_bad_shapes_are_refused():
 def test_the_study_has_no_void_and_radial_beats_the_window():
     rows = {row.policy: row for row in study(RadialStudy(), workloads=["smoke"], seeds=2).summary()}
     assert all(row.void == 0 for row in rows.values()) and rows["RadialPaper"].mean < rows["SlidingTile"].mean
+
+
+def scene_of(grid, blocks, heads=2):
+    x = np.zeros((heads, grid.tokens, 4), np.float32)
+    return Scene(x, x, blocks, blocks, 4, grid)
+
+
+@pytest.mark.parametrize("form", ["block", "paper"])
+def test_a_static_mask_is_planned_once_for_each_shape_and_each_parameter(form):
+    grid, other = Grid(4, 4, 4), Grid(2, 8, 4)
+    blocks = Blocks.uniform(64, 8)
+    first = RadialSelector(form, block=8).select(scene_of(grid, blocks))
+    assert RadialSelector(form, block=8).select(scene_of(grid, blocks)) is first
+    assert RadialSelector(form, block=8).select(scene_of(other, blocks)) is not first
+    assert RadialSelector(form, block=8, sink="none").select(scene_of(grid, blocks)) is not first
+    for wrong in (Blocks.uniform(64, 16), tiled(grid, (2, 2, 2))):
+        with pytest.raises(InputError, match="use layout=Raster"):
+            RadialSelector(form, block=8).select(scene_of(grid, wrong))
+    with pytest.raises(InputError, match="has 64 tokens"):
+        RadialSelector(form, block=8).select(
+            Scene(np.zeros((1, 60, 4)), np.zeros((1, 60, 4)), Blocks.uniform(60, 8), Blocks.uniform(60, 8), 4, grid)
+        )
+
+
+@pytest.mark.parametrize("layout", [Raster(16), TileLayout((2, 2, 4))], ids=repr)
+def test_radial_masks_run_in_a_module(layout):
+    import torch
+
+    from cloudchamber.attention.sparse import SparseAttention
+
+    grid, selector = Grid(6, 4, 4, text=5), RadialSelector(block=16) if isinstance(layout, Raster) else Grid2DRadial()
+    q, k, v = torch.randn(3, 1, 2, grid.tokens, 8).unbind()
+    result = SparseAttention(selector, layout=layout)(q, k, v, grid=grid)
+    assert 0 < result.density < 1 and torch.isfinite(result.out).all()
+
+
+def literal_share(grid, blocks, gamma, sink):
+    """The rule in the plane, token by token."""
+    order = np.arange(grid.tokens) if blocks.order is None else blocks.order[0]
+    owner = np.empty(grid.tokens, int)
+    owner[order] = np.repeat(np.arange(blocks.count), blocks.sizes[0])
+    s, found, pairs = grid.height * grid.width, np.zeros((blocks.count,) * 2), np.zeros((blocks.count,) * 2)
+    widths = bands(ready(RadialPaper(), grid.frames, s), grid.frames, s)
+    places = grid.positions()
+    for a, (t, y, x) in enumerate(places):
+        for b, (u, z, w) in enumerate(places):
+            width = widths[abs(int(t) - int(u))]
+            radius = (math.sqrt(max(gamma * (2 * width - 1), 0)) - 1) / 2 if width else -1
+            near = width >= s or (width and max(abs(int(y) - int(z)), abs(int(x) - int(w))) <= max(radius, 0))
+            at = owner[a + grid.text], owner[b + grid.text]
+            found[at] += bool(near) or (sink and u == 0)
+            pairs[at] += 1
+    return found / np.maximum(pairs, 1)
+
+
+@pytest.mark.parametrize("grid", [Grid(5, 3, 4), Grid(4, 4, 4, text=3), Grid(9, 2, 2)], ids=str)
+@pytest.mark.parametrize("tile", [(2, 2, 2), None])
+@pytest.mark.parametrize("sink", [True, False])
+def test_shares_in_the_plane_are_those_of_the_tokens(grid, tile, sink):
+    blocks = Blocks.uniform(grid.tokens, 8) if tile is None else tiled(grid, tile)
+    for gamma in (0.5, 1.0):
+        assert allowed_share(grid, blocks, gamma, sink=sink) == pytest.approx(literal_share(grid, blocks, gamma, sink), abs=1e-6)
+
+
+@settings(max_examples=15)
+@given(st.tuples(*[st.integers(1, 6)] * 3), st.integers(0, 9), st.sampled_from([(2, 2, 2), (1, 3, 2), None]))
+def test_a_mask_in_the_plane_holds_its_diagonal_and_text_and_grows(sides, text, tile):
+    grid = Grid(*sides, text=text)
+    blocks = Blocks.uniform(grid.tokens, 8) if tile is None else tiled(grid, tile)
+    masks = []
+    for gamma in (0.3, 1.0, 3.0):
+        index = Grid2DRadial(gamma, sink="none").select(scene_of(grid, blocks))
+        index.validate(2, grid.tokens, grid.tokens)
+        masks.append(index.rows.mask(blocks.count))
+        assert masks[-1].diagonal().all() and np.array_equal(masks[-1], masks[-1].T)
+        if text:
+            assert masks[-1][0].all() and masks[-1][:, 0].all()
+    assert all((small <= large).all() for small, large in itertools.pairwise(masks))
+
+
+def test_squares_on_tiles_catch_more_than_bands_and_read_less():
+    grid = Grid(16, 16, 16)
+    made = decay(grid, 4, 64, np.random.default_rng(0))
+    found = {}
+    for selector, blocks in ((RadialSelector(gamma=0.2), Blocks.uniform(4096, 64)), (Grid2DRadial(), tiled(grid, (4, 4, 4)))):
+        order = np.arange(4096) if blocks.order is None else blocks.order[0]
+        index = selector.select(scene_of(grid, blocks))
+        mass = block_mass(made.q[:, order], made.k[:, order], blocks, blocks)
+        found[type(selector)] = index.density(), float((mass * index.rows.mask(64)).sum(axis=2).mean())
+    assert found[Grid2DRadial][0] < 0.85 * found[RadialSelector][0] and found[Grid2DRadial][1] > found[RadialSelector][1]
+
+
+def test_a_plane_needs_one_cut_for_all():
+    grid = Grid(2, 2, 2)
+    own = Blocks(np.array([[4, 4], [2, 6]], np.int32), np.tile(np.arange(8), (2, 1)))
+    with pytest.raises(InputError, match="same for all heads"):
+        Grid2DRadial().select(scene_of(grid, own))
+    with pytest.raises(InputError, match="grid"):
+        Grid2DRadial().select(Scene(np.zeros((1, 8, 2)), np.zeros((1, 8, 2)), Blocks.uniform(8, 4), Blocks.uniform(8, 4), 1))

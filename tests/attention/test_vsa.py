@@ -11,9 +11,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from cloudchamber.attention.model import Blocks, Grid, kept
 from cloudchamber.attention.vsa.coarse import CoarseBranch, SparsityRamp, TileSelector, vsa
-from cloudchamber.attention.vsa.model import Tiles, TileSpec
+from cloudchamber.attention.vsa.model import Tiles, TileSpec, TileView
 from cloudchamber.attention.vsa.policies.coarse_top_k import CoarseTopK
 from cloudchamber.attention.vsa.policies.sliding_tiles import SlidingTiles
+from cloudchamber.attention.vsa.policies.spatial_temporal import TileSpatialTemporal
 from cloudchamber.attention.vsa.simulator import run
 from cloudchamber.attention.vsa.study import VsaStudy
 from cloudchamber.core.errors import CandidateError, InputError
@@ -195,3 +196,24 @@ def test_wrong_answers_are_refused_in_words(answer, words):
     with pytest.raises(CandidateError, match=words):
         run(Wrong(), spec, SMOKE.instance(0), np.random.default_rng(0))
     assert run(SlidingTiles(), spec, SMOKE.instance(0), np.random.default_rng(0)).sum(axis=2).max() == SMOKE.keep
+
+
+@pytest.mark.parametrize("kind", ["spatial", "temporal"])
+def test_a_head_gets_the_pattern_of_its_kind(kind):
+    places = np.indices((4, 2, 2)).reshape(3, -1).T.astype(np.int64)
+    same = places[:, None] == places[None]
+    wanted = same[..., 0] if kind == "spatial" else same[..., 1:].all(axis=2)
+    policy = TileSpatialTemporal()
+    policy.reset(TileSpec((4, 2, 2), 4, 1), np.random.default_rng(0))
+    view = TileView(5.0 * wanted, 5.0 * wanted, np.full(16, 8), places)
+    assert np.array_equal(policy.select(view).mask, wanted)
+
+
+def test_equal_tiles_and_ragged_ones_take_the_same_steps():
+    """The short cut for tiles of one size gives what the general way gives."""
+    from cloudchamber.attention.vsa.coarse import _means
+
+    x = torch.randn(2, 3, 24, 5, dtype=torch.float64)
+    parts = [_means(x[:, :, at : at + 8], np.array([3, 5])) for at in (0, 8, 16)]
+    assert torch.allclose(_means(x, np.array([3, 5] * 3)), torch.cat(parts, 2))
+    assert torch.allclose(_means(x, np.array([8] * 3)), torch.stack([x[:, :, at : at + 8].mean(2) for at in (0, 8, 16)], 2))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
@@ -16,11 +17,27 @@ from cloudchamber.core.errors import InputError
 
 @dataclass
 class Carry:
-    """What the parts of a sparse attention keep from one call to the next: each reads and writes its own field."""
+    """What the parts of a sparse attention keep from one call to the next: each reads and writes its own field.
+
+    Layers, and branches of guidance (the conditional and the unconditional pass), see other tokens: each has a carry of its own in
+    ``places``, so that one object may travel through a whole model.
+
+    Examples
+    --------
+    >>> carry = Carry()
+    >>> carry.of(0.5, "text").layout = "centroids"
+    >>> carry.of(0.5, "text").layout, carry.of(0.5, "no text").layout
+    ('centroids', None)
+    """
 
     layout: object = None
     selector: object = None
     correction: object = None
+    places: dict[Hashable, Carry] = field(default_factory=dict, repr=False)
+
+    def of(self, layer: float = 1.0, branch: Hashable = None) -> Carry:
+        """The carry of a layer and a branch; where neither was told, this one."""
+        return self if (layer, branch) == (1.0, None) else self.places.setdefault((layer, branch), Carry())
 
 
 class Layout(Protocol):

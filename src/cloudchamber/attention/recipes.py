@@ -1,7 +1,7 @@
 """How a model whose attention was replaced is tuned: which weights, at which rates, towards what.
 
-The whole model is tuned by default (:func:`parameter_groups`) towards the dense model's predictions (:func:`white_box_loss`): the
-corrections alone do not do. The model's own loss needs nothing from here; :func:`layer_loss` compares one attention with its own dense output.
+The whole model is tuned by default (:func:`parameter_groups`), towards the dense model's predictions (:func:`white_box_loss`); the
+corrections alone do not do. The model's own loss needs nothing from here; :func:`layer_loss` compares an attention with its dense output.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, Self
@@ -51,6 +51,8 @@ class Schedule:
     --------
     >>> Schedule(dense_steps=0.25).is_dense(layer=0.5, step=0.2)
     True
+    >>> round(Schedule(dense_layers=0.05, dense_steps=0.24).run_density(0.3, layers=40, steps=50), 4)
+    0.4946
     """
 
     dense_layers: float = 0.0
@@ -59,6 +61,16 @@ class Schedule:
     def is_dense(self, layer: float, step: float) -> bool:
         """Whether a layer at this share of the depth runs dense at this share of the steps."""
         return layer < self.dense_layers or step < self.dense_steps
+
+    def run_density(self, sparse: float, layers: int, steps: int) -> float:
+        """Density of a whole run, dense layers and steps included, where the others have density ``sparse``.
+
+        Published sparsity often leaves out the dense part; this does not.
+        """
+        if layers < 1 or steps < 1:
+            raise InputError(f"a run has at least one layer and one step, got {layers} and {steps}.")
+        dense = sum(self.is_dense(layer / layers, step / steps) for layer in range(layers) for step in range(steps)) / (layers * steps)
+        return dense + (1 - dense) * sparse
 
 
 @dataclass
@@ -134,6 +146,8 @@ class SparseAttention(torch.nn.Module):
         Of :func:`sparse_attention`.
     seed : int, default 0
         Of the selector's random numbers.
+    min_tokens : int, default 0
+        With fewer keys attention runs dense: short inputs cost more to choose from than to read.
     """
 
     def __init__(
@@ -146,12 +160,16 @@ class SparseAttention(torch.nn.Module):
         schedule: Schedule | None = None,
         backend: str = "auto",
         seed: int = 0,
+        min_tokens: int = 0,
     ) -> None:
         super().__init__()
         if not 0 < density <= 1:
             raise InputError(f"density must be in (0, 1], got {density}.")
+        if min_tokens < 0:
+            raise InputError(f"min_tokens must be at least 0, got {min_tokens}.")
         self.selector, self.layout, self.correction = selector, layout or Raster(), correction
         self.density, self.schedule, self.backend, self.seed = density, schedule or Schedule(), backend, seed
+        self.min_tokens = min_tokens
         self.layer = self.step = 1.0
         self._spec: AttentionSpec | None = None
 
@@ -162,7 +180,15 @@ class SparseAttention(torch.nn.Module):
         return self
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, *, grid: Grid | None = None, x: Tensor | None = None, carry: Carry | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        grid: Grid | None = None,
+        x: Tensor | None = None,
+        carry: Carry | None = None,
+        branch: Hashable = None,
     ) -> AttentionResult:
         """Attend.
 
@@ -176,12 +202,14 @@ class SparseAttention(torch.nn.Module):
             Hidden states, for corrections that are gated by them.
         carry : Carry, optional
             Of the call before.
+        branch : hashable, optional
+            Name of the pass, where several take turns in one step of sampling (with and without the prompt): each has its own carry.
         """
         seconds, carry = Seconds(), carry or Carry()
-        if self.schedule.is_dense(self.layer, self.step):
+        if k.shape[2] < self.min_tokens or self.schedule.is_dense(self.layer, self.step):
             return self._dense(q, k, v, seconds, carry)
         with seconds.stage("layout"):
-            q_blocks, k_blocks = self.layout.arrange(q, k, grid, carry)
+            q_blocks, k_blocks = self.layout.arrange(q, k, grid, carry.of(self.layer, branch))
         with seconds.stage("permute"):
             moved_q, moved_k, moved_v = permuted(q, q_blocks.order), permuted(k, k_blocks.order), permuted(v, k_blocks.order)
         with seconds.stage("select"):

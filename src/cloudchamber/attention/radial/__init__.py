@@ -21,6 +21,7 @@ _HOMES = {
     "fitting": ("Decay", "fit_decay", "suggest"),
     "masks": ("RadialSelector", "block_mask", "token_mask"),
     "model": ("BandWidth", "RadialSpec", "band_pairs", "bands", "count"),
+    "planar": ("Grid2DRadial", "allowed_share"),
     "policies.laws": ("Exponential", "Harmonic", "Linear", "PowerLaw", "SlidingTile", "SpatialOnly", "StridedLong", "TemporalOnly"),
     "policies.paper": ("RadialBlock", "RadialPaper"),
     "study": ("RadialStudy",),

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from cloudchamber.attention.model import BlockIndex, Blocks, Rows, Scene
+from cloudchamber.attention.model import AttentionSpec, BlockIndex, Blocks, Grid, Rows, Scene
 from cloudchamber.core.errors import InputError
 from cloudchamber.core.policy import Choice, Integer, Parameters, Real
 
@@ -127,20 +127,39 @@ class RadialSelector(Parameters):
             return block_mask(f, s, self.block, self.gamma, sink=sink, text=text)
         return _paper_blocks(f, s, self.block, sink, text)
 
+    def reset(self, spec: AttentionSpec, rng: np.random.Generator) -> None:
+        """Nothing to forget: masks are kept by shape."""
+
     def select(self, scene: Scene) -> BlockIndex:
-        """The index of the scene's grid.
+        """The index of the scene's grid, the same object for the same shape.
 
         Raises
         ------
         InputError
-            If the scene has no grid, or is cut into other blocks than this selector's.
+            If the scene has no grid or another number of tokens, or is cut into other blocks than runs of this selector's.
         """
-        grid = scene.grid
-        if grid is None:
-            raise InputError("RadialSelector needs to know the grid: call the attention with grid=Grid(frames, height, width).")
-        mask = self.mask(grid.frames, grid.height * grid.width, grid.text)
-        blocks = Blocks.uniform(scene.q.shape[1], self.block)
-        return BlockIndex(Rows.of(mask[None]), blocks.sizes, blocks.sizes, 1)
+        grid = _grid_of(scene, "RadialSelector")
+        for blocks in (scene.q_blocks, scene.k_blocks):
+            if blocks.order is not None or not np.array_equal(blocks.sizes, Blocks.uniform(grid.tokens, self.block).sizes):
+                raise InputError(f"RadialSelector's mask is of runs of {self.block} tokens: use layout=Raster({self.block}).")
+        self.validate()
+        return _index(self.form, grid.frames, grid.height * grid.width, self.block, self.gamma, self.sink, grid.text)
+
+
+def _grid_of(scene: Scene, name: str) -> Grid:
+    if scene.grid is None:
+        raise InputError(f"{name} needs to know the grid: call the attention with grid=Grid(frames, height, width).")
+    if not scene.q_blocks.tokens == scene.k_blocks.tokens == scene.grid.tokens:
+        found = f"{scene.q_blocks.tokens} queries and {scene.k_blocks.tokens} keys"
+        raise InputError(f"{scene.grid} has {scene.grid.tokens} tokens, but there are {found}.")
+    return scene.grid
+
+
+@lru_cache(maxsize=32)
+def _index(form: str, f: int, s: int, block: int, gamma: float, sink: str, text: int) -> BlockIndex:
+    mask = RadialSelector(form, gamma=gamma, block=block, sink=sink).mask(f, s, text)
+    sizes = Blocks.uniform(f * s + text, block).sizes
+    return BlockIndex(Rows.of(mask[None]), sizes, sizes, 1)
 
 
 @lru_cache(maxsize=32)

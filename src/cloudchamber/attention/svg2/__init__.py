@@ -4,7 +4,7 @@ The problem
 -----------
 Blocks of neighbours mix unlike tokens, so that means misjudge them and half of what is computed is waste. Clusters hold tokens that are
 alike. A :class:`ClusterKeep` sees an estimate of the attention between clusters and says which pairs are computed, to catch a share ``p``
-of it.
+of it. :func:`svg2` puts one into a module, with the centres carried from step to step.
 
 >>> from cloudchamber import study
 >>> results = study("attention.svg2", policies=["CalibratedTopP", "KeepAll"], workloads=["smoke"])
@@ -19,12 +19,16 @@ from typing import Any
 
 _HOMES = {
     "clustering": ("Clusters", "batch_kmeans"),
+    "layout": ("Centroids", "KMeansLayout"),
     "model": ("ClusterKeep", "ClusterSpec", "ClusterView", "Kept", "top_p"),
     "policies.calibrated": ("CalibratedTopP",),
     "policies.fixed": ("KeepAll", "RandomClusters"),
     "policies.oracle_mass": ("OracleMass",),
+    "policies.spatial_temporal": ("ClusterSpatialTemporal",),
     "policies.top_k": ("Threshold", "TopK"),
     "policies.top_p": ("CentroidTopP",),
+    "policies.xattention_like": ("XAttentionLike",),
+    "selector": ("ClusterSelector", "svg2"),
     "study": ("Svg2Study",),
     "workloads": ("Svg2Workload",),
 }

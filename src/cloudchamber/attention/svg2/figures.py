@@ -50,7 +50,8 @@ def chart(found: dict[str, list[tuple[float, float]]], p: float) -> str:
         parts.append(f'<line {ends} stroke="var(--soft)" stroke-dasharray="{dash}"/>')
     for i, (name, points) in enumerate(found.items()):
         colour = PALETTE[i % len(PALETTE)]
-        parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="4" fill="{colour}" fill-opacity="0.7"/>' for a, b in points]
-        parts.append(f'<circle cx="{WIDTH - KEY + 18:g}" cy="{16 + 18 * i:g}" r="4" fill="{colour}"/>')
+        look = f'fill="{colour}" fill-opacity="0.7"' if i < len(PALETTE) else f'fill="none" stroke="{colour}" stroke-width="1.5"'
+        parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="4" {look}/>' for a, b in points]
+        parts.append(f'<circle cx="{WIDTH - KEY + 18:g}" cy="{16 + 18 * i:g}" r="4" {look}/>')
         parts.append(text(WIDTH - KEY + 30, 20 + 18 * i, name))
     return document(WIDTH, HEIGHT, parts, "recall against density")

@@ -44,6 +44,10 @@ class ClusterView(Message, frozen=True):
         Query clusters of a few queries that were looked at in full.
     sample_mass : ndarray, shape (samples, key clusters)
         Their true attention.
+    places_q, places_k : ndarray, shape (clusters, 3)
+        Mean frame, row and column of the tokens of each cluster.
+    antidiagonal : ndarray, shape (query clusters, key clusters), or None
+        Another estimate, by sums along antidiagonals of the scores; a module computes it only for rules with ``reads_antidiagonals``.
     """
 
     prob: np.ndarray
@@ -53,6 +57,9 @@ class ClusterView(Message, frozen=True):
     p: float
     sample_row: np.ndarray
     sample_mass: np.ndarray
+    places_q: np.ndarray
+    places_k: np.ndarray
+    antidiagonal: np.ndarray | None = None
 
 
 class Kept(Message, frozen=True):

@@ -27,8 +27,12 @@ class Svg2Study(Study):
 
     name = "attention.svg2"
     title = "Attention between semantic clusters"
-    systems = ("Sparse VideoGen2",)
-    papers = ("Sparse VideoGen2: Accelerate Video Generation with Sparse Attention via Semantic-Aware Permutation",)
+    systems = ("Sparse VideoGen2", "Sparse VideoGen", "XAttention")
+    papers = (
+        "Sparse VideoGen2: Accelerate Video Generation with Sparse Attention via Semantic-Aware Permutation",
+        "Sparse VideoGen: Accelerating Video Diffusion Transformers with Spatial-Temporal Sparsity",
+        "XAttention: Block Sparse Attention with Antidiagonal Scoring",
+    )
     protocol = ClusterKeep
     metrics = (
         Metric("repaired_density", "1", high=1 + 1e-9),
@@ -48,9 +52,22 @@ class Svg2Study(Study):
 
     def policies(self) -> Mapping[str, Callable[[], Any]]:
         """The built-in rules."""
-        from . import CalibratedTopP, CentroidTopP, KeepAll, OracleMass, RandomClusters, Threshold, TopK
+        from . import (
+            CalibratedTopP,
+            CentroidTopP,
+            ClusterSpatialTemporal,
+            KeepAll,
+            OracleMass,
+            RandomClusters,
+            Threshold,
+            TopK,
+            XAttentionLike,
+        )  # fmt: skip
 
-        return {cls.__name__: cls for cls in (CalibratedTopP, CentroidTopP, TopK, Threshold, RandomClusters, KeepAll, OracleMass)}
+        classes = (
+            CalibratedTopP, CentroidTopP, XAttentionLike, TopK, Threshold, ClusterSpatialTemporal, RandomClusters, KeepAll, OracleMass,
+        )  # fmt: skip
+        return {cls.__name__: cls for cls in classes}
 
     def workloads(self) -> Mapping[str, Svg2Workload]:
         """The named workloads."""

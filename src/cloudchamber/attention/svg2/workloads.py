@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from cloudchamber.attention.generators import Tensors, clustered, decay
-from cloudchamber.attention.model import Blocks, Grid, block_mass, pooled, scale_of
+from cloudchamber.attention.model import Blocks, Grid, block_mass
 from cloudchamber.core.errors import InputError
 from cloudchamber.core.study import Workload, rng_of
 
 from .clustering import batch_kmeans
+from .estimates import view_of
 from .model import ClusterView
 
 CUTS = ("kmeans", "raster", "tiles", "shuffled")
@@ -128,20 +129,12 @@ def cut(made: Tensors, workload: Svg2Workload, rng: np.random.Generator) -> tupl
 
 
 def _view(head: int, tensors: Tensors, q_blocks: Blocks, k_blocks: Blocks, rng: np.random.Generator) -> ClusterView:
-    at = slice(head, head + 1)
-    q, k = tensors.q[at].astype(np.float64), tensors.k[at].astype(np.float64)
     own_q, own_k = q_blocks.of_head(head), k_blocks.of_head(head)
-    mean_q, mean_k = pooled(q, own_q)[0], pooled(k, own_k)[0]
-    var_q, var_k = pooled(q**2, own_q)[0] - mean_q**2, pooled(k**2, own_k)[0] - mean_k**2
-    scale = scale_of(q.shape[2])
-    spread = 0.5 * scale**2 * ((mean_q**2) @ var_k.T + var_q @ (mean_k**2).T)
-    sizes_q, sizes_k = own_q.sizes[0].astype(np.int64), own_k.sizes[0].astype(np.int64)
-    logits = scale * mean_q @ mean_k.T
-    weight = sizes_k * np.exp(logits - logits.max(axis=1, keepdims=True))
-    drawn = np.sort(rng.choice(q.shape[1], min(SAMPLES, q.shape[1]), replace=False))
-    sampled = block_mass(q[:, drawn], k, Blocks(np.ones((1, len(drawn)), np.int32)), own_k)[0]
-    row = np.searchsorted(np.cumsum(sizes_q), drawn, side="right")
-    return ClusterView(weight / weight.sum(axis=1, keepdims=True), spread, sizes_q, sizes_k, 0.0, row, sampled)
+    places = tensors.grid.positions().astype(np.float64)
+    assert own_q.order is not None and own_k.order is not None
+    drawn = np.sort(rng.choice(tensors.q.shape[1], min(SAMPLES, tensors.q.shape[1]), replace=False))
+    q, k = tensors.q[head].astype(np.float64), tensors.k[head].astype(np.float64)
+    return view_of(q, k, own_q, own_k, (places[own_q.order[0]], places[own_k.order[0]]), drawn)
 
 
 def named_workloads() -> Mapping[str, Svg2Workload]:

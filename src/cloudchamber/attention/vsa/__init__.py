@@ -25,6 +25,7 @@ _HOMES = {
     "policies.oracle_tiles": ("OracleTiles",),
     "policies.random_tiles": ("RandomTiles",),
     "policies.sliding_tiles": ("SlidingTiles",),
+    "policies.spatial_temporal": ("TileSpatialTemporal",),
     "study": ("VsaStudy",),
     "workloads": ("VsaWorkload",),
 }

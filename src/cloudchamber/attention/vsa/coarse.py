@@ -112,9 +112,13 @@ class CoarseBranch(torch.nn.Module):
         scores = means[0] @ means[1].transpose(2, 3) * scale_of(q.shape[3])
         empty = torch.as_tensor(index.k_sizes[0] == 0, device=q.device)
         coarse = torch.softmax(scores.masked_fill(empty, float("-inf")), dim=3) @ means[2]
-        sizes = torch.as_tensor(index.q_sizes[0].astype(np.int64), device=q.device)
-        out = self._heads(self.coarse_gate(x)) * coarse.repeat_interleave(sizes, dim=2)
-        return out + (fine[0] if self.fine_gate is None else self._heads(self.fine_gate(x)) * fine[0])
+        read = fine[0] if self.fine_gate is None else self._heads(self.fine_gate(x)) * fine[0]
+        gate, sizes = self._heads(self.coarse_gate(x)), index.q_sizes[0]
+        if _are_equal(sizes):
+            cut = (len(sizes), int(sizes[0]))
+            return torch.addcmul(_cut(read, *cut), _cut(gate, *cut), coarse[:, :, :, None]).flatten(2, 3)
+        owned = coarse.repeat_interleave(torch.as_tensor(sizes.astype(np.int64), device=q.device), dim=2)
+        return torch.addcmul(read, gate, owned)
 
     def flops(self, index: BlockIndex, q: Tensor, v: Tensor) -> float:
         """Products of means, and the gates."""
@@ -128,9 +132,20 @@ class CoarseBranch(torch.nn.Module):
 
 def _means(x: Tensor, sizes: np.ndarray) -> Tensor:
     """Means over the tokens of each tile, (batch, heads, tiles, dimension); 0 for an empty one."""
+    if _are_equal(sizes):
+        return _cut(x, len(sizes), int(sizes[0])).mean(3)
     owner = torch.as_tensor(np.repeat(np.arange(len(sizes)), sizes), device=x.device)
     sums = x.new_zeros(*x.shape[:2], len(sizes), x.shape[3]).index_add(2, owner, x)
     return sums / torch.as_tensor(np.maximum(sizes, 1), dtype=x.dtype, device=x.device)[:, None]
+
+
+def _cut(x: Tensor, tiles: int, size: int) -> Tensor:
+    """Tokens by tile, (batch, heads, tiles, size, dimension): a view."""
+    return x.view(*x.shape[:2], tiles, size, x.shape[3])
+
+
+def _are_equal(sizes: np.ndarray) -> bool:
+    return len(sizes) > 0 and sizes[0] > 0 and bool((sizes == sizes[0]).all())
 
 
 class SparsityRamp:

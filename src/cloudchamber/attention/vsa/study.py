@@ -26,11 +26,12 @@ class VsaStudy(Study):
 
     name = "attention.vsa"
     title = "Tiles chosen by their means"
-    systems = ("VSA", "MoBA", "Sliding Tile Attention")
+    systems = ("VSA", "MoBA", "Sliding Tile Attention", "Sparse VideoGen")
     papers = (
         "VSA: Faster Video Diffusion with Trainable Sparse Attention",
         "MoBA: Mixture of Block Attention for Long-Context LLMs",
         "Fast Video Generation with Sliding Tile Attention",
+        "Sparse VideoGen: Accelerating Video Diffusion Transformers with Spatial-Temporal Sparsity",
     )
     protocol = TileSelect
     metrics = (
@@ -50,9 +51,10 @@ class VsaStudy(Study):
 
     def policies(self) -> Mapping[str, Callable[[], Any]]:
         """The built-in selectors."""
-        from . import CoarseTopK, LocalPlusTopK, MoBA, OracleTiles, RandomTiles, SlidingTiles
+        from . import CoarseTopK, LocalPlusTopK, MoBA, OracleTiles, RandomTiles, SlidingTiles, TileSpatialTemporal
 
-        return {cls.__name__: cls for cls in (CoarseTopK, LocalPlusTopK, MoBA, SlidingTiles, RandomTiles, OracleTiles)}
+        classes = (CoarseTopK, LocalPlusTopK, MoBA, SlidingTiles, TileSpatialTemporal, RandomTiles, OracleTiles)
+        return {cls.__name__: cls for cls in classes}
 
     def workloads(self) -> Mapping[str, VsaWorkload]:
         """The named workloads."""
