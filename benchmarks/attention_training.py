@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from cloudchamber.attention.sla import sla
 from scipy import stats
 from torch import Tensor
 
@@ -47,6 +46,7 @@ from cloudchamber.attention import (
     convert,
 )
 from cloudchamber.attention.radial import RadialSelector
+from cloudchamber.attention.sla import sla
 from cloudchamber.attention.svg2 import CentroidTopP, svg2
 from cloudchamber.attention.tiny import (
     DiTConfig,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from cloudchamber.attention.convert import convert
+from cloudchamber.attention.converting import convert
 from cloudchamber.attention.generators import GENERATORS, clustered
 from cloudchamber.attention.layouts import Carry, Raster, TileLayout
 from cloudchamber.attention.model import Blocks, Grid, scale_of
