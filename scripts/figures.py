@@ -152,6 +152,58 @@ def attention_verified_budgets() -> str:
     return figure.svg
 
 
+def attention_training_frames() -> str:
+    """One clip of the trained model from the same noise, dense and with what reads less; the first three of each run's steps dense."""
+    import torch
+
+    from cloudchamber.attention import PooledTopK, Raster, Schedule, SlidingWindow, SparseAttention, TileLayout, convert
+    from cloudchamber.attention.svg2 import svg2
+    from cloudchamber.attention.tiny import MovingShapes, batch_of, psnr, sample, train, unscaled
+    from cloudchamber.attention.tiny.figures import filmstrips
+    from cloudchamber.attention.vsa import CoarseTopK, TileSelector
+
+    def tiles() -> SparseAttention:
+        return SparseAttention(TileSelector(CoarseTopK()), layout=TileLayout(), density=0.125)
+
+    makers = {
+        "clusters": lambda: svg2(0.5, min_tokens=0),
+        "tiles by their means": tiles,
+        "runs by their means": lambda: SparseAttention(PooledTopK(), layout=Raster(), density=0.125),
+        "window": lambda: SparseAttention(SlidingWindow(), density=0.125),
+    }
+    torch.set_num_threads(1)
+    noise = batch_of(MovingShapes(8, 32), 2, 7, 0).noise[:1]
+    dense = unscaled(sample(train(), noise, 20).numpy())
+    shown = {"dense": dense[0]}
+    for name, make in makers.items():
+        model, densities = train(), []
+        converted = convert(model, make, "blocks.*.attn")
+        for each in converted:
+            each.attention.schedule = Schedule(dense_steps=0.2)
+            each.attention.register_forward_hook(lambda _module, _args, result, seen=densities: seen.append(result.density))
+        clip = unscaled(sample(model, noise, 20, converted).numpy())
+        shown[f"{name}: {sum(densities[12:]) / len(densities[12:]):.2f}, {psnr(clip, dense):.1f} dB"] = clip[0]
+    return filmstrips(shown)
+
+
+def attention_training_curves() -> str:
+    """Likeness to the dense clip over density, from the results of the benchmark, averaged over its seeds."""
+    import json
+
+    import numpy as np
+
+    from cloudchamber.attention.tiny.figures import curves
+
+    rows = [json.loads(line) for line in (IMAGES.parents[1] / "reports" / "attention_training.jsonl").read_text().splitlines()]
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        if row["part"] == "sample":
+            name, _, knob = row["method"].partition(" @ ")
+            found.setdefault(name, {}).setdefault(knob, []).append((row["density"], row["psnr"]))
+    means = {name: sorted(tuple(np.mean(each, axis=0)) for each in knobs.values()) for name, knobs in found.items()}
+    return curves({name: (np.array(each)[:, 0], np.array(each)[:, 1]) for name, each in means.items()}, "PSNR, dB")
+
+
 def _seed_at(results: Results, workload: str, policy: str, share: float) -> int:
     """The seed at a quantile of a policy's ratio."""
     ratios = {trial.seed: trial.ratio(results.study.objective) or 0.0 for trial in results.of(workload, policy)}
@@ -181,6 +233,8 @@ PICTURES = {
     "attention-svg2-recall": attention_svg2_recall,
     "attention-vsa-tiles": attention_vsa_tiles,
     "attention-sla-routes": attention_sla_routes,
+    "attention-training-frames": attention_training_frames,
+    "attention-training-curves": attention_training_curves,
     "engine-requests": engine_requests,
     "prefillonly-lam": prefillonly_lam,
     "attention-verified-budgets": attention_verified_budgets,

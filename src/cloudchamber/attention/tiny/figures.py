@@ -11,7 +11,7 @@ import numpy as np
 
 from cloudchamber.core.svg import PALETTE, Scale, document, line, text
 
-FRAME, GAP, LABEL = 72.0, 4.0, 190.0
+FRAME, GAP, LABEL = 72.0, 4.0, 240.0
 WIDTH, HEIGHT, LEFT, BOTTOM, KEY = 980.0, 320.0, 56.0, 36.0, 210.0
 
 
