@@ -154,11 +154,12 @@ def vsa_runs(seeds: int) -> Iterator[Run]:
     coarse = model.config.layers * (4.0 * 32 * 32 * model.config.width + 2.0 * TOKENS * model.config.width**2)
     share = (model.flops(TOKENS, KEEP / 32) + coarse) / model.flops(TOKENS)
     fewer = round(STEPS * share)
+    methods = {"vsa": STEPS, "dense": STEPS, "dense, equal operations": fewer}
     for seed in range(seeds):
-        yield Run("vsa", "vsa", seed, lambda seed=seed: scratch("vsa", seed, STEPS))  # type: ignore[misc]
-        yield Run("vsa", "vsa-router-only", seed, lambda seed=seed: scratch("vsa-router-only", seed, STEPS))  # type: ignore[misc]
-        yield Run("vsa", "dense", seed, lambda seed=seed: scratch("dense", seed, STEPS))  # type: ignore[misc]
-        yield Run("vsa", "dense, equal operations", seed, lambda seed=seed: scratch("dense", seed, fewer))  # type: ignore[misc]
+        for method, steps in methods.items():
+            yield Run("vsa", method, seed, lambda m=method, n=seed, k=steps: scratch(m, n, k))  # type: ignore[misc]
+    for seed in range(seeds):
+        yield Run("vsa", "vsa-router-only", seed, lambda n=seed: scratch("vsa-router-only", n, STEPS))  # type: ignore[misc]
 
 
 # --- the trained model, tuned with few tiles
@@ -223,7 +224,7 @@ def sla_runs(seeds: int) -> Iterator[Run]:
 
 # --- longer clips
 
-LONG, LONG_STEPS = MovingShapes(32, 32), 30
+LONG, LONG_STEPS = MovingShapes(32, 32), 20
 LORA = Tuning(steps=LONG_STEPS, batch=1, objective="velocity", lr=1e-3)
 
 
