@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -176,3 +177,34 @@ def test_patterns_that_cannot_be_meant_are_refused():
     convert(model, _all, "b0.attn")
     with pytest.raises(InputError, match="converted already"):
         convert(model, _all, "b0.attn")
+
+
+def test_a_copy_of_a_converted_model_computes_with_its_own_weights():
+    layer = torch.nn.TransformerEncoderLayer(16, 2, dim_feedforward=16, dropout=0.0, batch_first=True)
+    model = torch.nn.ModuleDict({"layer": layer})
+    convert(model, _some, "layer.self_attn")
+    x = torch.randn(2, 32, 16)
+    before = layer(x)
+    twin = copy.deepcopy(model)
+    for each in twin["layer"].self_attn.parameters():
+        torch.nn.init.zeros_(each)
+    assert not torch.allclose(twin["layer"](x), before, atol=1e-3)
+    assert torch.equal(layer(x), before)
+    assert revert(twin) == 1
+    assert torch.equal(layer(x), before)
+
+
+def test_a_model_can_be_copied_after_a_call_with_gradients():
+    module = Hooked()
+    model, x = _model(module), torch.randn(2, 32, 16, requires_grad=True)
+    convert(model, _some, "*.attn")
+    out = module(x)
+    copy.deepcopy(model)
+    out.sum().backward()
+    assert x.grad is not None
+
+
+def test_a_correction_joins_its_module_in_precision():
+    model = _model(torch.nn.MultiheadAttention(16, 2, batch_first=True, dtype=torch.float64))
+    convert(model, lambda: SparseAttention(Share(), layout=Raster(8), correction=torch.nn.Linear(8, 8), density=0.25), "b0.attn")
+    assert {each.dtype for each in model.parameters()} == {torch.float64}

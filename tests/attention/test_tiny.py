@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudchamber.attention import Grid, Schedule, SparseAttention, TileLayout, convert, revert
+from cloudchamber.attention.svg2 import KMeansLayout, svg2
 from cloudchamber.attention.tiny import (
     DiTConfig,
     LoRALinear,
@@ -378,3 +379,75 @@ def test_a_picture_can_be_read_by_others():
     frame = np.random.default_rng(0).random((5, 7))
     read = np.asarray(pytest.importorskip("PIL.Image").open(io.BytesIO(png(frame))))
     assert np.array_equal(read, (frame * 255).round().astype(np.uint8))
+
+
+def test_a_converted_model_stays_so_when_it_is_recorded():
+    model, batch = _model(), batch_of(CLIP, 1, 0)
+    _sparse(model)
+    before = model(batch.mixed, batch.t)
+    recorded(model, batch.mixed, batch.t)
+    assert torch.equal(model(batch.mixed, batch.t), before)
+
+
+def test_everything_can_be_tuned_after_the_correction_alone():
+    model = _model()
+    _sparse(model)
+    tune(model, CLIP, Tuning(steps=1, trains="correction"), teacher=_model())
+    before = model.embed.weight.clone()
+    tune(model, CLIP, Tuning(steps=2), teacher=_model())
+    assert not torch.equal(model.embed.weight, before)
+
+
+def test_low_rank_changes_leave_corrections_alone():
+    model, x, t = _model(), torch.randn(1, 4, 16, 16), torch.tensor([0.5])
+    _sparse(model)
+    before = model(x, t)
+    names = add_lora(model, rank=2)
+    assert len(names) == 4
+    assert not any("coarse" in name for name in names)
+    assert torch.allclose(model(x, t), before, atol=1e-6)
+    trained = {name.rsplit(".", 1)[1] for name, each in model.named_parameters() if each.requires_grad}
+    assert trained == {"up", "down", "weight", "bias"}
+
+
+def test_folding_nothing_changes_nothing():
+    model = _model().requires_grad_(False)
+    assert fold_lora(model) == 0
+    assert not any(each.requires_grad for each in model.parameters())
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_other_precisions_run_converted_or_not(kind):
+    model = _model().to(kind)
+    x, t = torch.randn(1, 4, 16, 16, dtype=kind), torch.tensor([0.5], dtype=kind)
+    assert model(x, t).dtype == kind
+    _sparse(model)
+    assert model(x, t).dtype == kind
+    add_lora(model)
+    assert model(x, t).dtype == kind
+
+
+def test_a_model_that_was_used_for_inference_can_be_trained():
+    model = _model()
+    with torch.inference_mode():
+        model(torch.randn(1, 4, 16, 16), torch.tensor([0.5]))
+    tune(model, CLIP, Tuning(steps=1, objective="velocity"))
+
+
+def test_clips_do_not_depend_on_what_was_drawn_before():
+    model, noise = _model(), torch.randn(1, 4, 16, 16)
+    converted = convert(model, lambda: svg2(0.5, layout=KMeansLayout(4, 8), min_tokens=0), "blocks.*.attn")
+    first = sample(model, noise, 3, converted)
+    sample(model, torch.randn(1, 4, 16, 16), 3, converted)
+    assert torch.equal(sample(model, noise, 3, converted), first)
+
+
+def test_edges_of_odd_pictures_are_compared():
+    a = np.random.default_rng(0).random((2, 19, 21))
+    assert gradient_error(a, a) == 0
+
+
+def test_validation_leaves_the_model_as_it_was():
+    model = _model().eval()
+    validation_loss(model, CLIP, 8, 8)
+    assert not model.training

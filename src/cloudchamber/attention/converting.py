@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cloudchamber.attention.layouts import Carry
 from cloudchamber.attention.sparse import AttentionResult, SparseAttention
 from cloudchamber.core.errors import InputError
 
@@ -33,9 +35,11 @@ class Converted:
     context : dict
         Passed with each call, such as ``{"grid": grid}``; replace its entries at will.
     last : AttentionResult or None
-        Of the last call: what it read and cost.
+        Of the last call: what it read and cost, without a graph.
     skipped : int
         Calls that were left dense, because they had a mask, were causal, or used dropout.
+    carry : Carry or None
+        Passed to the next call.
     """
 
     name: str
@@ -44,12 +48,18 @@ class Converted:
     context: dict[str, Any]
     last: AttentionResult | None = None
     skipped: int = 0
+    carry: Carry | None = None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, **context: Any) -> Tensor:
         """Sparse attention; the carry of the last call is passed on."""
-        carry = None if self.last is None else self.last.carry
-        self.last = self.attention(q, k, v, **{"carry": carry, **self.context, **context})
-        return self.last.out
+        result = self.attention(q, k, v, **{"carry": self.carry, **self.context, **context})
+        self.carry = result.carry
+        self.last = replace(result, out=result.out.detach(), lse=result.lse.detach())
+        return result.out
+
+    def forget(self) -> None:
+        """Drop the carry: what comes next is another clip, and must not depend on this one."""
+        self.carry = None
 
 
 def convert(model: torch.nn.Module, spec: Callable[[], SparseAttention], pattern: str, **context: Any) -> list[Converted]:
@@ -99,7 +109,11 @@ def convert(model: torch.nn.Module, spec: Callable[[], SparseAttention], pattern
             raise InputError(f"{name} lies inside another module that matches {pattern!r}; name only the attention.")
     made = []
     for number, (name, module) in enumerate(found):
-        converted = Converted(name, module, spec().at(layer=number / len(found)), dict(context))
+        like = next((each for each in module.parameters() if each.is_floating_point()), None)
+        attention = spec().at(layer=number / len(found))
+        if like is not None:
+            attention.to(like.device, like.dtype)
+        converted = Converted(name, module, attention, dict(context))
         module.register_module(MARK, converted.attention)
         _wrap(module, converted)
         made.append(converted)
@@ -126,15 +140,17 @@ def _wrap(module: torch.nn.Module, converted: Converted) -> None:
     if callable(getattr(module, "attend", None)):
         vars(module)["attend"] = converted.attend
         return
-    inner = module.forward
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        with _swapped(converted):
-            return inner(*args, **kwargs)
-
-    vars(module)["forward"] = forward
+    vars(module)["forward"] = partial(_forward, converted, vars(module).get("forward"))
     # an encoder layer's fused inference passes its attention by, but not if that has a hook
     vars(module)[HOOK] = module.register_forward_pre_hook(lambda *_: None)
+
+
+def _forward(converted: Converted, inner: Callable[..., Any] | None, *args: Any, **kwargs: Any) -> Any:
+    """The module's forward, with dense attention sparse inside it; its parts are named by arguments, so that a copy runs the copy's."""
+    with _swapped(converted):
+        if inner is not None:
+            return inner(*args, **kwargs)
+        return type(converted.module).forward(converted.module, *args, **kwargs)
 
 
 class _Swap:

@@ -29,7 +29,7 @@ def parameter_groups(
     correction_times : float, default 10.0
         Rate of the corrections' parameters, which begin at zero, over that of the rest.
     corrections_only : bool, default False
-        Tune nothing else; the rest of the model gets no gradient from now on.
+        Tune nothing else.
 
     Raises
     ------
@@ -40,11 +40,7 @@ def parameter_groups(
     own = {id(each) for correction in found if isinstance(correction, torch.nn.Module) for each in correction.parameters()}
     trained = [each for each in model.parameters() if each.requires_grad]
     corrections, rest = [each for each in trained if id(each) in own], [each for each in trained if id(each) not in own]
-    groups = [{"params": rest, "lr": lr}, {"params": corrections, "lr": lr * correction_times}]
-    if corrections_only:
-        for each in rest:
-            each.requires_grad_(False)
-        groups = groups[1:]
+    groups = [{"params": [] if corrections_only else rest, "lr": lr}, {"params": corrections, "lr": lr * correction_times}]
     groups = [each for each in groups if each["params"]]
     if not groups:
         raise InputError("there is nothing to train; put a correction with parameters into the model first, as convert() does with sla().")

@@ -214,8 +214,9 @@ class SparseAttention(torch.nn.Module):
             moved_q, moved_k, moved_v = permuted(q, q_blocks.order), permuted(k, k_blocks.order), permuted(v, k_blocks.order)
         with seconds.stage("select"):
             index = self._select(moved_q, moved_k, q_blocks, k_blocks, grid)
+        on_empty = "raise" if self.correction is None else "zero"  # a correction may stand for everything
         with seconds.stage("kernel"):
-            out, lse = sparse_attention(moved_q, moved_k, moved_v, index, backend=self.backend, on_empty="zero")
+            out, lse = sparse_attention(moved_q, moved_k, moved_v, index, backend=self.backend, on_empty=on_empty)
         flops = _flops(index, q, v)
         if self.correction is not None:
             moved_x = None

@@ -71,6 +71,11 @@ class Rotary:
     def angles(self, grid: Grid) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each (tokens, head_dim / 2)."""
         if grid not in self._cached:
+            self._cached[grid] = self._angles(grid)
+        return self._cached[grid]
+
+    def _angles(self, grid: Grid) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(False):  # what is made there could not be trained with later
             at = torch.as_tensor(grid.positions(), dtype=torch.float32)
             longer = max(1.0, grid.frames / self.trained_frames) if self.trained_frames else 1.0
             found = []
@@ -81,13 +86,13 @@ class Rotary:
                 place = at[:, axis] / (stretch if self.positions == "interpolate" else 1.0)
                 found.append(place[:, None] * speed)
             angle = torch.cat(found, 1)
-            self._cached[grid] = angle.cos(), angle.sin()
-        return self._cached[grid]
+            return angle.cos(), angle.sin()
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair of dimensions by its angle; x is (batch, heads, tokens, dimension)."""
     first, second = x.chunk(2, -1)
+    cos, sin = cos.to(x), sin.to(x)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
 
@@ -110,7 +115,7 @@ class VideoAttention(torch.nn.Module):
         """Return what each token reads, (batch, tokens, width)."""
         batch, tokens, width = x.shape
         q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = rotated(self.q_norm(q), *angles), rotated(self.k_norm(k), *angles)
+        q, k = (rotated(norm(each), *angles).to(v.dtype) for norm, each in ((self.q_norm, q), (self.k_norm, k)))
         read: Tensor = self.out(self.attend(q, k, v, grid=grid, x=x).transpose(1, 2).reshape(batch, tokens, width))
         return read
 
@@ -181,7 +186,7 @@ class TinyVideoDiT(torch.nn.Module):
         """
         grid = grid_of(clips.shape[1], clips.shape[2], self.config.patch)
         x = self.embed(_patches(clips, grid, self.config.patch))
-        time, angles = self.time(_waves(t)), self.rotary.angles(grid)
+        time, angles = self.time(_waves(t).to(x.dtype)), self.rotary.angles(grid)
         for block in self.blocks:
             x = block(x, time, angles, grid)
         shift, scale = self.modulation(time)[:, None].chunk(2, -1)

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from cloudchamber.attention.converting import MARK
 from cloudchamber.core.errors import InputError
 
 from .dit import Positions, TinyVideoDiT
@@ -27,8 +28,9 @@ class LoRALinear(torch.nn.Module):
     def __init__(self, inner: torch.nn.Linear, rank: int) -> None:
         super().__init__()
         self.inner = inner.requires_grad_(False)
-        self.down = torch.nn.Parameter(torch.randn(rank, inner.in_features) / math.sqrt(inner.in_features))
-        self.up = torch.nn.Parameter(torch.zeros(inner.out_features, rank))
+        like = inner.weight
+        self.down = torch.nn.Parameter(torch.randn(rank, inner.in_features).to(like) / math.sqrt(inner.in_features))
+        self.up = torch.nn.Parameter(torch.zeros(inner.out_features, rank).to(like))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output."""
@@ -43,15 +45,20 @@ class LoRALinear(torch.nn.Module):
 def add_lora(model: torch.nn.Module, pattern: str = "blocks.*.attn.*", rank: int = 16) -> list[str]:
     """Freeze a model, and give each linear layer whose name matches a low-rank change; returns the names.
 
+    Corrections of a converted model are left as they are, and trained.
+
     Raises
     ------
     InputError
         If no linear layer matches, or the rank is not positive.
     """
-    found = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and fnmatch.fnmatchcase(name, pattern)]
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and MARK not in name]
+    found = fnmatch.filter(linear, pattern)
     if not found or rank < 1:
         raise InputError(f"LoRA needs a rank of at least 1 and linear layers, got rank {rank}, and {len(found)} layers match {pattern!r}.")
-    model.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if MARK not in name:
+            parameter.requires_grad_(False)
     for name in found:
         _put(model, name, LoRALinear(model.get_submodule(name), rank))  # type: ignore[arg-type]
     return found
@@ -69,7 +76,8 @@ def fold_lora(model: torch.nn.Module, weight: float = 1.0) -> int:
         with torch.no_grad():
             each.inner.weight += weight * each.delta()
         _put(model, name, each.inner)
-    model.requires_grad_(True)
+    if found:
+        model.requires_grad_(True)
     return len(found)
 
 

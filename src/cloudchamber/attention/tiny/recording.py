@@ -38,6 +38,7 @@ def _arrays(q: Tensor, k: Tensor, v: Tensor) -> tuple[np.ndarray, np.ndarray, np
 @contextmanager
 def _watched(model: TinyVideoDiT) -> Iterator[list[tuple[Any, ...]]]:
     seen: list[tuple[Any, ...]] = []
+    before = [vars(attention).get("attend") for attention in model.attentions()]
     for attention in model.attentions():
         inner = attention.attend
 
@@ -49,8 +50,11 @@ def _watched(model: TinyVideoDiT) -> Iterator[list[tuple[Any, ...]]]:
     try:
         yield seen
     finally:
-        for attention in model.attentions():
-            del vars(attention)["attend"]
+        for attention, own in zip(model.attentions(), before, strict=True):
+            if own is None:
+                del vars(attention)["attend"]
+            else:  # a converted module's
+                vars(attention)["attend"] = own
 
 
 def split_ranks(tensors: Tensors, share: float = 0.08) -> tuple[np.ndarray, np.ndarray]:

@@ -23,9 +23,11 @@ def sample(model: TinyVideoDiT, noise: Tensor, steps: int = 30, converted: Seque
     noise : Tensor, shape (batch, frames, size, size)
     steps : int
     converted : sequence of Converted
-        Replaced attention modules, which are told the share of steps that are done, for their schedules.
+        Replaced attention modules: they forget what they carry, and are told the share of steps that are done, for their schedules.
     """
     clips = noise
+    for each in converted:
+        each.forget()
     for step in range(steps):
         for each in converted:
             each.attention.at(step=step / steps)
@@ -66,7 +68,15 @@ def ssim(a: np.ndarray, b: np.ndarray, window: int = 7) -> float:
 def gradient_error(a: np.ndarray, b: np.ndarray, scales: int = 3) -> float:
     """Mean absolute difference of the differences between neighbouring pixels, over frames shrunk by 1, 2, 4, ...: edges that moved."""
     found = []
-    for _ in range(scales):
+    for scale in range(scales):
+        if scale:
+            a, b = _halved(a), _halved(b)
         found += [float(np.abs(np.diff(a, axis=axis) - np.diff(b, axis=axis)).mean()) for axis in (-2, -1)]
-        a, b = (each.reshape(*each.shape[:-2], each.shape[-2] // 2, 2, each.shape[-1] // 2, 2).mean(axis=(-3, -1)) for each in (a, b))
     return float(np.mean(found))
+
+
+def _halved(x: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels; an odd last row or column is left out."""
+    rows, columns = x.shape[-2] // 2, x.shape[-1] // 2
+    even = x[..., : 2 * rows, : 2 * columns]
+    return np.asarray(even.reshape(*x.shape[:-2], rows, 2, columns, 2).mean(axis=(-3, -1)))

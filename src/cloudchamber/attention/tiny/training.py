@@ -104,13 +104,13 @@ def validation_loss(model: torch.nn.Module, shapes: MovingShapes, count: int = 6
     """Squared error of the velocity of each of ``count`` clips that no training draws, with evenly spread times: (count,)."""
     whole = batch_of(shapes, count, 2**32 - 1)
     order = torch.arange(count).reshape(-1, batch) if count % batch == 0 else torch.arange(count)[None]
-    found = np.empty(count)
+    found, was_training = np.empty(count), model.training
     model.eval()
     with torch.no_grad():
         for at in order:
             part = Batch(whole.clips[at], whole.noise[at], whole.t[at])
             found[at.numpy()] = (model(part.mixed, part.t) - part.velocity).square().flatten(1).mean(1).numpy()
-    model.train()
+    model.train(was_training)
     return found
 
 
