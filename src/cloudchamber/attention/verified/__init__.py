@@ -28,6 +28,7 @@ _HOMES = {
     "policies.adaptive_denominator": ("AdaptiveDenominator",),
     "policies.fixed": ("FixedBudget",),
     "policies.hoeffding": ("HoeffdingBudget",),
+    "policies.importance": ("ImportanceBudget",),
     "policies.paper": ("PaperBudget",),
     "policies.ratio": ("RatioBudget",),
     "populations": ("POPULATIONS", "Population"),

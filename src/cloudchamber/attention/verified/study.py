@@ -63,16 +63,18 @@ class VerifiedStudy(Study):
         "the promise is broken where it is above delta.",
         "The objective is the density that it takes to keep the promise: a budget that breaks it has to read everything in so many calls "
         "that failures fall to delta. density and failure_rate are those of the budget itself.",
-        "All budgets cut their samples from the same random orders. The bound knows how often samples of any fixed size fail, head by "
-        "head, but not the draw.",
+        "All budgets cut their samples from the same random orders, but for those that sample by importance, which share draws of their "
+        "own; a key drawn twice is read once. The bound knows how often samples of any fixed size fail, drawn either way, head by head, but "
+        "not the draw.",
     )
 
     def policies(self) -> Mapping[str, Callable[[], Any]]:
         """The built-in budgets."""
-        from . import AdaptiveDenominator, FixedBudget, HoeffdingBudget, PaperBudget, RatioBudget
+        from . import AdaptiveDenominator, FixedBudget, HoeffdingBudget, ImportanceBudget, PaperBudget, RatioBudget
 
         return {
             "RatioBudget": RatioBudget,
+            "ImportanceBudget": ImportanceBudget,
             "PaperBudget": PaperBudget,
             "PaperBudget-N": partial(PaperBudget, "N"),
             "PaperBudget-D": partial(PaperBudget, "D"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ import numpy as np
 from cloudchamber.core.errors import InputError
 from cloudchamber.core.study import Workload, rng_of
 
-from .model import BudgetSpec, PilotStats
+from .model import BudgetSpec, PilotStats, Sampling, chances
 from .pilot import pilot_stats
 from .populations import POPULATIONS, Population
+
+PAGE = 16  # keys that share a bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,10 @@ class Head:
         Of each sample.
     n : int
         Keys in all.
+    bounds : ndarray, shape (n_s,)
+        Of each residual key's page: the largest score in it, whichever keys are read anyway.
+    rng : Generator
+        For draws by these bounds.
     """
 
     terms: np.ndarray
@@ -96,15 +102,66 @@ class Head:
     ranks: np.ndarray
     pilots: list[PilotStats]
     n: int
+    bounds: np.ndarray
+    rng: np.random.Generator
 
     @property
     def n_s(self) -> int:
         """Residual keys."""
         return len(self.terms)
 
-    def density(self, b: np.ndarray) -> np.ndarray:
-        """Share of all keys that is read with samples of these sizes."""
-        return np.asarray((self.n - self.n_s + b) / self.n)
+    @cached_property
+    def draws(self) -> Draws:
+        """As many samples by chances as there are uniform ones."""
+        p = chances(self.bounds)
+        edges = np.cumsum(p)
+        order = np.empty(self.ranks.shape, np.int32)
+        for row in order:
+            row[:] = np.minimum(np.searchsorted(edges, self.rng.random(self.n_s) * edges[-1], side="right"), self.n_s - 1)
+        b0 = self.pilots[0].b0
+        pilots: list[PilotStats] = []
+        for some in np.array_split(order[:, :b0], max(1, len(order) // 50)):
+            a = self.terms[some, -1]
+            values = self.terms[some, :-1] / np.where(a > 0, a, 1)[..., None]
+            weight = a / (self.n_s * p[some])
+            pilots += pilot_stats(weight, values, np.tile(self.anyway[:-1], (len(some), 1)), self.anyway[-1], self.n_s, self.n)
+        return Draws(p, order, pilots)
+
+    def pilots_of(self, sampling: Sampling) -> list[PilotStats]:
+        """Of each sample, drawn one way or the other."""
+        return self.pilots if sampling == "uniform" else self.draws.pilots
+
+    def weights(self, samples: np.ndarray, b: np.ndarray, sampling: Sampling = "uniform") -> np.ndarray:
+        """What every residual key counts for in some of the samples cut to these sizes, (samples, n_s): on average 1."""
+        if sampling == "uniform":
+            return np.where(self.ranks[samples] < b[:, None], (self.n_s / b)[:, None], 0.0)
+        counts = np.stack([np.bincount(self.draws.order[i, :size], minlength=self.n_s) for i, size in zip(samples, b, strict=True)])
+        return np.asarray(counts / (b[:, None] * self.draws.chances))
+
+    def density(self, b: np.ndarray, sampling: Sampling = "uniform") -> np.ndarray:
+        """Share of all keys that the samples read, cut to these sizes; a key that is drawn twice is read once."""
+        read = np.array(b, np.int64)
+        if sampling == "importance":
+            for i in np.flatnonzero(read < self.n_s):
+                read[i] = np.count_nonzero(np.bincount(self.draws.order[i, : read[i]], minlength=self.n_s))
+        return np.asarray((self.n - self.n_s + read) / self.n)
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Samples of residual keys with replacement, by chances.
+
+    Parameters
+    ----------
+    chances : ndarray, shape (n_s,)
+    order : ndarray of int32, shape (samples, n_s)
+        The first b of a row are a sample of b draws.
+    pilots : list of PilotStats
+    """
+
+    chances: np.ndarray
+    order: np.ndarray
+    pilots: list[PilotStats]
 
 
 @lru_cache(maxsize=4)
@@ -124,6 +181,8 @@ def head_of(population: Population, workload: VerifiedWorkload, samples: int, rn
     """
     n = len(population.logits)
     scores = population.logits + workload.noise * rng.standard_normal(n)
+    starts = np.arange(0, n, PAGE)
+    bounds = np.repeat(np.maximum.reduceat(scores, starts), np.diff(starts, append=n))
     scores[: workload.sink] = scores[n - workload.window :] = np.inf
     read = min(n, workload.sink + workload.window + round(workload.top * n))
     residual = np.sort(np.argsort(-scores, kind="stable")[read:])
@@ -140,7 +199,7 @@ def head_of(population: Population, workload: VerifiedWorkload, samples: int, rn
         at = np.nonzero(some < b0)[1].reshape(len(some), b0)
         chosen = population.values[residual][at]
         pilots += pilot_stats(terms[at, -1], chosen, np.tile(anyway[:-1], (len(some), 1)), anyway[-1], len(residual), n)
-    return Head(terms, anyway, ranks, pilots, n)
+    return Head(terms, anyway, ranks, pilots, n, bounds[residual], rng.spawn(1)[0])
 
 
 def named_workloads() -> Mapping[str, VerifiedWorkload]:
