@@ -17,11 +17,13 @@ from cloudchamber.attention.verified.pilot import effective_rank, pilot_stats
 from cloudchamber.attention.verified.policies.adaptive_denominator import AdaptiveDenominator
 from cloudchamber.attention.verified.policies.fixed import FixedBudget
 from cloudchamber.attention.verified.policies.hoeffding import HoeffdingBudget
+from cloudchamber.attention.verified.policies.importance import ImportanceBudget
 from cloudchamber.attention.verified.policies.paper import PaperBudget
 from cloudchamber.attention.verified.policies.ratio import RatioBudget
+from cloudchamber.attention.verified.populations import Population
 from cloudchamber.attention.verified.simulator import LEVEL, errors, repaired, run
 from cloudchamber.attention.verified.study import VerifiedStudy
-from cloudchamber.attention.verified.workloads import VerifiedWorkload
+from cloudchamber.attention.verified.workloads import VerifiedWorkload, head_of
 from cloudchamber.core.errors import CandidateError, InputError
 from cloudchamber.core.parallel import study
 
@@ -30,7 +32,7 @@ PILOT = PilotStats(
     trace_error=0.1, rank_error=4.0, radius_error=1.5,
 )  # fmt: skip
 KINDS = ("flat", "normal", "heavy", "zero-mean", "mixture", "drift")
-RULES = (RatioBudget, PaperBudget, lambda: PaperBudget("N"), lambda: PaperBudget("D"), AdaptiveDenominator, HoeffdingBudget)
+RULES = (RatioBudget, ImportanceBudget, PaperBudget, lambda: PaperBudget("N"), lambda: PaperBudget("D"), AdaptiveDenominator, HoeffdingBudget)
 
 
 def ready(policy, **spec):
@@ -102,7 +104,7 @@ pilots = st.builds(
 shares = st.floats(0.01, 0.5)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=("ratio", "paper", "numerator", "denominator", "public code", "hoeffding"))
+@pytest.mark.parametrize("rule", RULES, ids=("ratio", "importance", "paper", "numerator", "denominator", "public code", "hoeffding"))
 @given(pilot=pilots, first=shares, second=shares, delta=shares)
 def test_a_looser_promise_never_needs_more(rule, pilot, first, second, delta):
     small, large = sorted((first, second))
@@ -112,7 +114,7 @@ def test_a_looser_promise_never_needs_more(rule, pilot, first, second, delta):
     assert b[0] >= b[1]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=("ratio", "paper", "numerator", "denominator", "public code", "hoeffding"))
+@pytest.mark.parametrize("rule", RULES, ids=("ratio", "importance", "paper", "numerator", "denominator", "public code", "hoeffding"))
 @given(pilot=pilots, factor=st.floats(1, 100))
 def test_more_variance_never_needs_less(rule, pilot, factor):
     spread = {name: factor * getattr(pilot, name) for name in ("variance_a", "trace_av", "trace_error")}
@@ -120,7 +122,7 @@ def test_more_variance_never_needs_less(rule, pilot, factor):
     assert ready(rule()).budget(wider, 10000).b >= ready(rule()).budget(pilot, 10000).b
 
 
-@pytest.mark.parametrize("rule", RULES, ids=("ratio", "paper", "numerator", "denominator", "public code", "hoeffding"))
+@pytest.mark.parametrize("rule", RULES, ids=("ratio", "importance", "paper", "numerator", "denominator", "public code", "hoeffding"))
 @given(pilot=pilots, power=st.integers(-20, 20))
 def test_a_common_factor_of_all_weights_changes_nothing(rule, pilot, power):
     assume(rule is not AdaptiveDenominator or pilot.variance_a * 4.0**power > 1e-12)  # below the code's least deviation
@@ -189,7 +191,7 @@ def failures(policy, workload, seed=0):
 
 @pytest.mark.parametrize("promise", [(0.1, 0.1), (0.2, 0.05)])
 @pytest.mark.parametrize("source", KINDS)
-@pytest.mark.parametrize("rule", [RatioBudget, PaperBudget])
+@pytest.mark.parametrize("rule", [RatioBudget, ImportanceBudget, PaperBudget])
 def test_the_promise_is_kept(rule, source, promise):
     failed, count, _ = failures(rule(), scene(source, epsilon=promise[0], delta=promise[1]))
     assert clopper_pearson(failed, count, LEVEL)[0] <= promise[1]
@@ -199,7 +201,7 @@ def test_the_promise_is_kept(rule, source, promise):
 @pytest.mark.parametrize("delta", [0.05, 0.1, 0.2])
 @pytest.mark.parametrize("epsilon", [0.05, 0.1, 0.2])
 @pytest.mark.parametrize("source", KINDS)
-@pytest.mark.parametrize("rule", [RatioBudget, PaperBudget])
+@pytest.mark.parametrize("rule", [RatioBudget, ImportanceBudget, PaperBudget])
 def test_every_promise_is_kept(rule, source, epsilon, delta):
     failed, count, _ = failures(rule(), scene(source, n=4096, samples=1000, epsilon=epsilon, delta=delta), seed=1)
     assert clopper_pearson(failed, count, LEVEL)[0] <= delta
@@ -245,6 +247,59 @@ def test_no_fixed_size_beats_the_bound(source):
         costs.append(repaired(float(done.density.mean()), failed, count, workload.delta)[0])
     assert least <= min(costs) + 1e-9 and min(costs) < 1.4 * least
     assert (np.diff(frontier(heads[0], 0.2).b) > 0).all()
+
+
+def alike(n=2048, page=16, sharpness=1.2):
+    """Heads whose keys are alike within a page, which uniform samples cannot know."""
+    rng = np.random.default_rng(3)
+    logits = np.repeat(sharpness * rng.standard_normal(n // page), page) + 0.2 * rng.standard_normal(n)
+    values = rng.standard_normal((n, 32)) + 0.5 * rng.standard_normal(32)
+    return Population(logits, values)
+
+
+def test_draws_by_chances_are_unbiased_and_keep_the_pilots_numbers():
+    (head,) = scene("normal", n=600, samples=400).instance(0)
+    p = head.draws.chances
+    assert p.sum() == pytest.approx(1) and p.min() >= 0.5 / head.n_s - 1e-12
+    weights = head.weights(np.arange(400), np.full(400, 150), "importance")
+    sums = weights @ head.terms
+    assert weights.sum(axis=1).mean() == pytest.approx(head.n_s, rel=0.02)
+    deviation = sums.std(axis=0, ddof=1) / 20
+    assert (np.abs(sums.mean(axis=0) - head.terms.sum(axis=0)) < 4.5 * deviation).all()
+    some = head.draws.order[7, : head.pilots[0].b0]
+    weight = 1 / (len(some) * p[some])
+    total = head.anyway + weight @ head.terms[some]
+    found = head.draws.pilots[7]
+    assert (found.denominator, found.numerator_norm) == pytest.approx((total[-1], np.linalg.norm(total[:-1])))
+
+
+def test_importance_reads_less_where_bounds_tell_pages_apart_and_keeps_its_promise():
+    workload = scene(samples=200, top=0.0, epsilon=0.15)
+    head = head_of(alike(), workload, 200, np.random.default_rng(0))
+    done = {rule: run(rule(), workload.spec, [head], np.random.default_rng(0)) for rule in (RatioBudget, ImportanceBudget)}
+    assert done[ImportanceBudget].density.mean() < 0.9 * done[RatioBudget].density.mean()
+    assert clopper_pearson(int((done[ImportanceBudget].error > 0.15).sum()), 200, LEVEL)[0] <= 0.1
+
+
+def test_importance_by_hand_has_no_finite_population():
+    least = 400 - 1000 * math.sqrt(spread_quantile(0.95, 5.0) * 0.4 / 50)
+    endless = spread_quantile(0.95, 4.0) * 1000**2 * 0.1 / (0.2 * least) ** 2
+    assert ready(ImportanceBudget(), epsilon=0.2).budget(PILOT, 1000).b == math.ceil(endless)
+
+
+def test_a_key_drawn_twice_is_read_once():
+    (head,) = scene("normal", n=600, samples=20).instance(0)
+    b = np.full(20, 200)
+    distinct = [len(set(row[:200].tolist())) for row in head.draws.order]
+    assert head.density(b, "importance") * 600 == pytest.approx(600 - head.n_s + np.array(distinct))
+    assert (head.density(np.full(20, head.n_s), "importance") == 1).all()
+
+
+def test_a_way_of_sampling_that_is_none_is_refused():
+    policy = RatioBudget()
+    policy.sampling = "luck"
+    with pytest.raises(InputError, match="'uniform' or 'importance'"):
+        run(policy, BudgetSpec(), [], np.random.default_rng(0))
 
 
 class Answers:

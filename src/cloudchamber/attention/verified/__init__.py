@@ -34,6 +34,7 @@ _HOMES = {
     "populations": ("POPULATIONS", "Population"),
     "runtime": ("VAttentionDecode",),
     "scorers": ("PQ", "DoubleSparsity", "ExactScores", "QuestPages", "RandomProjection"),
+    "store": ("KVFile",),
     "study": ("VerifiedStudy",),
     "workloads": ("VerifiedWorkload",),
 }
