@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear, rms_norm, scaled_dot_product_attention, silu
 
-from cloudchamber.attention.verified import BudgetSpec, FixedBudget, QuestPages, RatioBudget, VAttention, VAttentionDecode
+from cloudchamber.attention.verified import BudgetSpec, ExactScores, FixedBudget, QuestPages, RatioBudget, VAttention, VAttentionDecode
 from cloudchamber.core.results import Table
 from cloudchamber.engine.clock import RealClock
 from cloudchamber.engine.core import EngineCore
@@ -53,8 +53,9 @@ def weights(config: ModelConfig, seed: int) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(seed)
     found = {}
     for name, shape in config.tensors().items():
-        scale = 4 * HIDDEN**-0.5 if "embed" in name else (0.3 if "o_proj" in name or "down" in name else 1.0) * shape[-1] ** -0.5
-        found[name] = torch.ones(shape) if "norm" in name else torch.zeros(shape) if "bias" in name else scale * torch.randn(shape, generator=rng)
+        scale = shape[-1] ** -0.5 * (4 if "embed" in name else 0.3 if "o_proj" in name or "down" in name else 1)
+        start = torch.ones if "norm" in name else torch.zeros
+        found[name] = start(shape) if "norm" in name or "bias" in name else scale * torch.randn(shape, generator=rng)
     first, second = "model.layers.0.self_attn.", "model.layers.1.self_attn."
     speed = 1 / THETA ** (torch.arange(0, DIM, 2) / DIM)
     fast = DIM // 4  # pairs of dimensions that turn fast tell positions apart; the slow ones hold what was there
@@ -137,17 +138,19 @@ def trained(config: ModelConfig, seed: int = 0) -> dict[str, Tensor]:
 
 
 def methods(context: int) -> dict[str, VAttention]:
-    """What is compared. The fixed ones read a tenth of the cache."""
+    """What is compared, by Quest's bounds where nothing else is said. The fixed ones read a tenth of the cache."""
     ends = {"sink": SINK, "window": WINDOW}
     left = max(0.0, 0.1 - (SINK + WINDOW) / context)
     floor = BudgetSpec(floor=2, pilot=0.0)
     found = {
         "dense": VAttention(budget=FixedBudget(1.0), **ends),
         "top-k": VAttention(QuestPages(BLOCK), None, top=left, **ends),
+        "top-k, exact scores": VAttention(ExactScores(), None, top=left, **ends),
         "uniform": VAttention(QuestPages(BLOCK), FixedBudget(left), top=0.0, spec=floor, **ends),
     }
     for epsilon in (0.05, 0.1, 0.2, 0.4):
         found[f"vAttention, epsilon {epsilon:g}"] = VAttention(QuestPages(BLOCK), RatioBudget(), spec=BudgetSpec(epsilon=epsilon), **ends)
+    found["the same, exact scores, 0.4"] = VAttention(ExactScores(), RatioBudget(), spec=BudgetSpec(epsilon=0.4), **ends)
     return found
 
 
@@ -223,7 +226,10 @@ def main() -> None:
             base = found["dense"]
             parts = [f"{a:.3f} ({a / b:.0%})" if b else f"{a:.3f}" for a, b in ((single, base[0]), (several, base[1]))]
             rows.append((f"{context:,}", name, *parts, f"{read:.3f}", f"{bounds:.3f}"))
-        print(Table(("context", "method", "single (of dense)", "multi (of dense)", "cache read", "bounds"), tuple(rows[-len(found) :])), flush=True)
+        print(
+            Table(("context", "method", "single (of dense)", "multi (of dense)", "cache read", "bounds"), tuple(rows[-len(found) :])),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ from cloudchamber.attention.verified.policies.hoeffding import HoeffdingBudget
 from cloudchamber.attention.verified.policies.importance import ImportanceBudget
 from cloudchamber.attention.verified.policies.paper import PaperBudget
 from cloudchamber.attention.verified.policies.ratio import RatioBudget
-from cloudchamber.attention.verified.populations import Population
 from cloudchamber.attention.verified.simulator import LEVEL, errors, repaired, run
 from cloudchamber.attention.verified.study import VerifiedStudy
-from cloudchamber.attention.verified.workloads import VerifiedWorkload, head_of
+from cloudchamber.attention.verified.workloads import VerifiedWorkload
 from cloudchamber.core.errors import CandidateError, InputError
 from cloudchamber.core.parallel import study
 
@@ -31,8 +30,16 @@ PILOT = PilotStats(
     n=1100, n_s=1000, b0=50, head_dim=8, denominator=500.0, numerator_norm=400.0, variance_a=0.04, trace_av=0.4, rank_av=5.0,
     trace_error=0.1, rank_error=4.0, radius_error=1.5,
 )  # fmt: skip
-KINDS = ("flat", "normal", "heavy", "zero-mean", "mixture", "drift")
-RULES = (RatioBudget, ImportanceBudget, PaperBudget, lambda: PaperBudget("N"), lambda: PaperBudget("D"), AdaptiveDenominator, HoeffdingBudget)
+KINDS = ("flat", "normal", "heavy", "zero-mean", "mixture", "drift", "alike")
+RULES = (
+    RatioBudget,
+    ImportanceBudget,
+    PaperBudget,
+    lambda: PaperBudget("N"),
+    lambda: PaperBudget("D"),
+    AdaptiveDenominator,
+    HoeffdingBudget,
+)
 
 
 def ready(policy, **spec):
@@ -249,14 +256,6 @@ def test_no_fixed_size_beats_the_bound(source):
     assert (np.diff(frontier(heads[0], 0.2).b) > 0).all()
 
 
-def alike(n=2048, page=16, sharpness=1.2):
-    """Heads whose keys are alike within a page, which uniform samples cannot know."""
-    rng = np.random.default_rng(3)
-    logits = np.repeat(sharpness * rng.standard_normal(n // page), page) + 0.2 * rng.standard_normal(n)
-    values = rng.standard_normal((n, 32)) + 0.5 * rng.standard_normal(32)
-    return Population(logits, values)
-
-
 def test_draws_by_chances_are_unbiased_and_keep_the_pilots_numbers():
     (head,) = scene("normal", n=600, samples=400).instance(0)
     p = head.draws.chances
@@ -274,11 +273,11 @@ def test_draws_by_chances_are_unbiased_and_keep_the_pilots_numbers():
 
 
 def test_importance_reads_less_where_bounds_tell_pages_apart_and_keeps_its_promise():
-    workload = scene(samples=200, top=0.0, epsilon=0.15)
-    head = head_of(alike(), workload, 200, np.random.default_rng(0))
-    done = {rule: run(rule(), workload.spec, [head], np.random.default_rng(0)) for rule in (RatioBudget, ImportanceBudget)}
-    assert done[ImportanceBudget].density.mean() < 0.9 * done[RatioBudget].density.mean()
-    assert clopper_pearson(int((done[ImportanceBudget].error > 0.15).sum()), 200, LEVEL)[0] <= 0.1
+    workload = scene("alike", n=8192, samples=100, top=0.0, epsilon=0.2)
+    heads = workload.instance(0)
+    done = {rule: run(rule(), workload.spec, heads, np.random.default_rng(0)) for rule in (RatioBudget, ImportanceBudget)}
+    assert done[ImportanceBudget].density.mean() < 0.5 * done[RatioBudget].density.mean()
+    assert clopper_pearson(int((done[ImportanceBudget].error > 0.2).sum()), 100, LEVEL)[0] <= 0.1
 
 
 def test_importance_by_hand_has_no_finite_population():

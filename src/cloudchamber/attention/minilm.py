@@ -60,7 +60,8 @@ def minilm(seed: int) -> Tensors:
     finally:
         for hook in hooks:
             hook.remove()
-    return Tensors(*(np.concatenate(each) for each in found.values()), Grid(TOKENS))
+    q, k, v = (np.concatenate(each) for each in found.values())
+    return Tensors(q, k, v, Grid(TOKENS))
 
 
 @cache
@@ -74,18 +75,20 @@ def _loaded() -> tuple[Any, list[int], tuple[int, int]]:
     from transformers.utils import logging
 
     folder = get_model_path()
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    shown: Any = logging
+    was_shown = shown.is_progress_bar_enabled()
+    shown.disable_progress_bar()
     try:
-        model = BertModel.from_pretrained(str(folder), local_files_only=True).eval()
+        model: Any = BertModel.from_pretrained(str(folder), local_files_only=True)
     finally:
-        if shown:
-            logging.enable_progress_bar()
+        if was_shown:
+            shown.enable_progress_bar()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     text = (folder / "README.md").read_text(encoding="utf-8")
-    return model, tokenizer.encode(text, add_special_tokens=False).ids, (tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]"))
+    ends = int(tokenizer.token_to_id("[CLS]")), int(tokenizer.token_to_id("[SEP]"))
+    return model.eval(), list(tokenizer.encode(text, add_special_tokens=False).ids), ends
 
 
 def stand_in(rng: np.random.Generator) -> Tensors:

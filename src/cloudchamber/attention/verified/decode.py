@@ -368,9 +368,7 @@ class _Moments:
         """From weights (pilot,) and values (pilot, head dimension)."""
         return cls(shift, stats.trace_av, ((a - a.mean()) * a) @ v / np.float32(len(a) - 1), stats.variance_a)
 
-    def mixed(
-        self, estimate: tuple[np.ndarray, float], plain: tuple[np.ndarray, float], weight: float, b: int, n_s: int
-    ) -> np.ndarray:
+    def mixed(self, estimate: tuple[np.ndarray, float], plain: tuple[np.ndarray, float], weight: float, b: int, n_s: int) -> np.ndarray:
         """The mixture of least expected squared error. To first order a key's part in each quotient is c a (v - o), c = weight / sum."""
         ours, theirs = math.exp(weight + self.shift - estimate[1]), math.exp(self.shift - plain[1])
         apart = estimate[0] - plain[0]
@@ -386,7 +384,7 @@ class _Moments:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A head's sample: the decision, tokens that it read, those after the pilot with the logs of their weights, and attention over the pilot.
+    """A head's sample: the decision, tokens that it read, those after the pilot with logs of their weights, attention over the pilot.
 
     ``weight``: log of what every draw counts for.
     """

@@ -27,7 +27,7 @@ class Frontier:
     @property
     def least_failures(self) -> np.ndarray:
         """Of any size from each one that was tried up to the next."""
-        return np.minimum(self.failure_rate, np.append(self.failure_rate[1:], 0.0))
+        return np.asarray(np.minimum(self.failure_rate, np.append(self.failure_rate[1:], 0.0)))
 
 
 def frontier(head: Head, epsilon: float, sampling: Sampling = "uniform") -> Frontier:
@@ -53,9 +53,10 @@ def frontier(head: Head, epsilon: float, sampling: Sampling = "uniform") -> Fron
 def least_density(heads: Sequence[Head], spec: BudgetSpec) -> float:
     """No budget that knows the heads but not the draw has a smaller repaired density.
 
-    Sizes and ways of sampling may be mixed over heads and at random, so that this is a linear program: least mean density with at most a share ``allowed`` of
-    failures. Its dual is maximised: any multiplier gives a bound, Σ min_b (density + multiplier · failures) - multiplier · allowed.
-    Between two sizes that were tried, the density of the smaller and the failures of the larger are charged. The cap is not known to it.
+    Sizes and ways of sampling may be mixed over heads and at random, so that this is a linear program: least mean density with at most a
+    share ``allowed`` of failures. Its dual is maximised: any multiplier gives a bound, Σ min_b (density + multiplier · failures) -
+    multiplier · allowed. Between two sizes that were tried, the density of the smaller and the failures of the larger are charged. The cap
+    is not known to it.
     """
     allowed = most_failures(sum(len(head.ranks) for head in heads), spec.delta)
     ways = [[frontier(head, spec.epsilon, each) for each in get_args(Sampling)] for head in heads]

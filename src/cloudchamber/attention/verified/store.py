@@ -10,6 +10,7 @@ import ctypes
 import mmap
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -103,7 +104,9 @@ class KVFile:
         wanted = PAGE + 8 * heads * tokens * dim
         if size != wanted or not heads * tokens * dim:
             what = "is cut short" if size < wanted else "has the wrong size"
-            raise InputError(f"{self.path} {what}: {heads} heads of {tokens} tokens of {dim} take {wanted} bytes, it has {size}; write it anew.")
+            raise InputError(
+                f"{self.path} {what}: {heads} heads of {tokens} tokens of {dim} take {wanted} bytes, it has {size}; write it anew."
+            )
         return heads, tokens, dim
 
     @property
@@ -146,10 +149,8 @@ class KVFile:
     def close(self) -> None:
         """Let go of the file. Arrays of the cache must not be used any more."""
         del self.cache
-        try:
+        with suppress(BufferError):  # someone still holds an array: the map goes with the last of them
             self._map.close()
-        except BufferError:
-            pass  # someone still holds an array: the map goes with the last of them
         self._file.close()
 
     def __enter__(self) -> Self:

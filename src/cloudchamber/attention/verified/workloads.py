@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cloudchamber.attention.generators import Tensors
+from cloudchamber.attention.minilm import DIM, TOKENS, minilm, stand_in
 from cloudchamber.core.errors import InputError
 from cloudchamber.core.study import Workload, rng_of
 
@@ -16,6 +18,7 @@ from .model import BudgetSpec, PilotStats, Sampling, chances
 from .pilot import pilot_stats
 from .populations import POPULATIONS, Population
 
+MINILM = "minilm"
 PAGE = 16  # keys that share a bound
 
 
@@ -26,7 +29,7 @@ class VerifiedWorkload(Workload):
     Parameters
     ----------
     source : str
-        Name of a population.
+        Name of a population, or ``minilm``: queries of a real model's heads over real text, which have their own shape.
     n, head_dim : int
     epsilon, delta : float
         The promise.
@@ -70,6 +73,10 @@ class VerifiedWorkload(Workload):
     def spec(self) -> BudgetSpec:
         """What a budget is told first."""
         return BudgetSpec(self.epsilon, self.delta, self.floor, self.pilot, self.cap)
+
+    def twin(self) -> VerifiedWorkload:
+        """Itself if generated; for real heads generated ones of their shape."""
+        return replace(self, is_generated=True)
 
     def instance(self, seed: int) -> list[Head]:
         """The seed's heads, with the samples that every budget cuts its own from."""
@@ -167,8 +174,20 @@ class Draws:
 @lru_cache(maxsize=4)
 def _instance(workload: VerifiedWorkload, seed: int) -> list[Head]:
     rng = rng_of("attention.verified.samples", workload.name, seed)
-    populations = POPULATIONS[workload.source](workload.n, workload.head_dim, rng)
+    if workload.source == MINILM:
+        populations = real_heads(stand_in(rng) if workload.is_generated else minilm(seed), rng)
+    else:
+        populations = POPULATIONS[workload.source](workload.n, workload.head_dim, rng)
     return [head_of(each, workload, -(-workload.samples // len(populations)), rng) for each in populations]
+
+
+def real_heads(tensors: Tensors, rng: np.random.Generator, count: int = 8) -> list[Population]:
+    """Some of a model's heads, one query of each."""
+    found = []
+    for h in rng.choice(len(tensors.q), count, replace=False).tolist():
+        q = tensors.q[h, rng.integers(len(tensors.q[h]))].astype(np.float64)
+        found.append(Population(tensors.k[h] @ q / np.sqrt(len(q)), tensors.v[h].astype(np.float64)))
+    return found
 
 
 def head_of(population: Population, workload: VerifiedWorkload, samples: int, rng: np.random.Generator) -> Head:
@@ -204,12 +223,17 @@ def head_of(population: Population, workload: VerifiedWorkload, samples: int, rn
 
 def named_workloads() -> Mapping[str, VerifiedWorkload]:
     """The named workloads."""
-    every = [VerifiedWorkload(name=name, source=name, is_generated=True, seeds=6) for name in ("flat", "normal", "heavy", "zero-mean")]
+    every = [
+        VerifiedWorkload(name=name, source=name, is_generated=True, seeds=6) for name in ("flat", "normal", "heavy", "zero-mean", "alike")
+    ]
     every += [VerifiedWorkload(name=name, source=name, n=4096, is_generated=True, seeds=6) for name in ("mixture", "drift")]
     every += [
         VerifiedWorkload(name="missed", source="heavy", noise=10.0, is_generated=True, seeds=6),
         VerifiedWorkload(name="normal-1k", source="normal", n=1024, sink=16, window=16, is_generated=True, is_optional=True, seeds=6),
         VerifiedWorkload(name="normal-tight", source="normal", epsilon=0.05, delta=0.05, is_generated=True, is_optional=True, seeds=6),
+        VerifiedWorkload(
+            name=MINILM, source=MINILM, n=TOKENS, head_dim=DIM, epsilon=0.2, sink=16, window=16, is_optional=True, seeds=6
+        ),
         VerifiedWorkload(
             name="smoke", source="normal", n=1024, head_dim=32, epsilon=0.2, sink=16, window=16, samples=100,
             is_generated=True, is_optional=True, seeds=2,
@@ -237,6 +261,9 @@ def adjusted(workload: VerifiedWorkload, params: Mapping[str, Any]) -> VerifiedW
             raise InputError(f"{name} must be a number, got {text!r}.") from None
     if made.get("source", workload.source) not in POPULATIONS:
         raise InputError(f"source must be one of {', '.join(POPULATIONS)}, got {made['source']!r}.")
+    fixed = [name for name in ("source", "n", "head_dim") if name in made]
+    if workload.source == MINILM and fixed:
+        raise InputError(f"{', '.join(fixed)} of {MINILM} cannot be set: its heads are a model's.")
     changed = replace(workload, **made)
     _ = changed.spec  # refuses a promise that is none
     for name, least in (("n", 1), ("head_dim", 1), ("samples", 1), ("sink", 0), ("window", 0), ("noise", 0), ("top", 0), ("pilot", 0)):
