@@ -87,8 +87,8 @@ def _loaded() -> tuple[Any, list[int], tuple[int, int]]:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     text = (folder / "README.md").read_text(encoding="utf-8")
-    ends = int(tokenizer.token_to_id("[CLS]")), int(tokenizer.token_to_id("[SEP]"))
-    return model.eval(), list(tokenizer.encode(text, add_special_tokens=False).ids), ends
+    first, last = tokenizer.encode("").ids
+    return model.eval(), list(tokenizer.encode(text, add_special_tokens=False).ids), (first, last)
 
 
 def stand_in(rng: np.random.Generator) -> Tensors:

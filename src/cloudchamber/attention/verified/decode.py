@@ -273,7 +273,7 @@ class VAttention(Parameters):
             part.certificate(name, n, len(pool), self._verified(q, cache, exists, out, name))
             for name, part, pool in zip(names, parts, pools, strict=True)
         )
-        return Decoded(out, lse, certificates, taken.reshape(cache.heads, size, n).any(axis=1))
+        return Decoded(out, lse, certificates, np.asarray(taken.reshape(cache.heads, size, n).any(axis=1)))
 
     def _chosen(self, q: np.ndarray, sketch: Sketch, exists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens that a group's heads read for certain, (heads, tokens), and the scores of all units where they are needed."""
