@@ -133,7 +133,7 @@ def adjusted(workload: AttentionWorkload, params: Mapping[str, Any]) -> Attentio
             raise InputError(f"{name} must be a number, got {text!r}.") from None
         if name != "source" and made[name] <= 0:
             raise InputError(f"{name} must be above 0, got {text}.")
-    if made.get("source", workload.source) not in GENERATORS:
+    if "source" in made and made["source"] not in GENERATORS:
         raise InputError(f"source must be one of {', '.join(GENERATORS)}, got {made['source']!r}.")
     if made.get("density", workload.density) > 1:
         raise InputError(f"density must be at most 1, got {made['density']}.")

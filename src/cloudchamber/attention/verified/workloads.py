@@ -259,7 +259,7 @@ def adjusted(workload: VerifiedWorkload, params: Mapping[str, Any]) -> VerifiedW
             made[name] = text if name == "source" else float(text) if own[name] == "float" else int(text)
         except ValueError:
             raise InputError(f"{name} must be a number, got {text!r}.") from None
-    if made.get("source", workload.source) not in POPULATIONS:
+    if "source" in made and made["source"] not in POPULATIONS:
         raise InputError(f"source must be one of {', '.join(POPULATIONS)}, got {made['source']!r}.")
     fixed = [name for name in ("source", "n", "head_dim") if name in made]
     if workload.source == MINILM and fixed:
