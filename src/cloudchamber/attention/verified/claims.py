@@ -15,6 +15,7 @@ DENSITY = Metric("density", "1", high=1 + 1e-9)
 REPAIRED = Metric("repaired_density", "1", high=1 + 1e-9)
 PAPER = Source("vAttention: Verified Sparse Attention", "arXiv 2510.05688, ICLR 2026", "2025-10")
 STUDY = ("chamber", "study", "attention.verified", "--json")
+ON_REAL = ("chamber", "study", "attention.verified", "--workload", "minilm", "--json")
 SCALE = "simulated: generated heads of 4,096 and 8,192 keys, epsilon = delta = 0.1, 400 samples for each seed"
 REAL = "simulated: 8 heads of all-MiniLM-L6-v2 over 512 tokens, epsilon = 0.2, delta = 0.1, 400 samples for each seed"
 KINDS = ("flat", "normal", "heavy", "zero-mean", "mixture", "drift")
@@ -44,7 +45,7 @@ def _claim(
         tolerance=tolerance,
         measure=measure,
         kind="simulated",
-        reproduce=STUDY,
+        reproduce=STUDY if scale == SCALE else ON_REAL,
         assessor=assessor,
         limits=("toy scale", "own comparator", "author-run"),
         miss=miss,
