@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,6 +65,8 @@ class Cache:
     heads : int
         Key heads.
     row_stride, head_stride : int
+    expect : callable or None
+        Told the rows that are read next, so that they can be fetched from far away together.
     """
 
     keys: np.ndarray
@@ -73,6 +75,7 @@ class Cache:
     heads: int
     row_stride: int = 1
     head_stride: int = 0
+    expect: Callable[[np.ndarray], None] | None = None
 
     @classmethod
     def of(cls, keys: np.ndarray, values: np.ndarray) -> Cache:
@@ -313,6 +316,8 @@ class VAttention(Parameters):
         b0, state = self.spec.pilot_keys(n_s), stream(*name)
         first = _drawn(pool, odds, 0, b0, state)
         rows = cache.rows_of(pool[first], group)
+        if cache.expect is not None:
+            cache.expect(rows)
         logits, v = cache.keys[rows] @ q / np.float32(math.sqrt(len(q))), cache.values[rows]
         if odds is not None:
             logits = logits - np.log(n_s * odds[first]).astype(np.float32)
@@ -439,6 +444,8 @@ def _attended(
     bias = None
     if biases is not None and any(each is not None for each in biases):
         bias = np.concatenate([np.zeros(len(t), np.float32) if each is None else each for t, each in zip(tokens, biases, strict=True)])
+    if cache.expect is not None:
+        cache.expect(rows)
     return weighted(q, cache.keys, cache.values, indptr, rows, bias)
 
 

@@ -98,12 +98,12 @@ def uniform(query: Query, density: float, seed: int) -> Reading:
 
 
 def v_attention(query: Query, density: float, seed: int) -> Reading:
-    """Sink, window, the best by Quest's bounds, and a uniform sample of the rest, shrunk towards plain attention over what was read."""
-    return _verified(query, density, seed, TOP, shrink=True)
+    """Sink, window, and of what is left half the best by Quest's bounds, half a sample; shrunk towards plain attention over all that."""
+    return _verified(query, density, seed, max(0.0, density - (SINK + WINDOW) / len(query.keys)) / 2, shrink=True)
 
 
 def v_attention_unbiased(query: Query, density: float, seed: int) -> Reading:
-    """The same without shrinking: the paper's estimate."""
+    """The best hundredth, and a sample that is not shrunk: the paper's estimate."""
     return _verified(query, density, seed, TOP)
 
 

@@ -34,6 +34,8 @@ class KVFile:
     ----------
     path : path-like
         As :meth:`write` left it.
+    whole : bool, default False
+        Whether steps read all of it, so that the system does well to read ahead; else it would read what nobody asked for.
 
     Attributes
     ----------
@@ -56,7 +58,7 @@ class KVFile:
     (2, 500, 32) 254 KiB
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, whole: bool = False) -> None:
         self.path = Path(path)
         self._file = self.path.open("rb")
         try:
@@ -65,11 +67,10 @@ class KVFile:
         except BaseException:
             self._file.close()
             raise
-        if hasattr(mmap, "MADV_RANDOM"):
-            self._map.madvise(mmap.MADV_RANDOM)  # else the system reads neighbours that nobody asked for
+        self._map.madvise(mmap.MADV_SEQUENTIAL if whole else mmap.MADV_RANDOM)
         heads, tokens, dim = self.shape
         rows = np.frombuffer(self._map, np.float32, offset=PAGE).reshape(-1, dim)
-        self.cache = Cache(rows, rows[1:], np.arange(tokens), heads, 2, 2 * tokens)
+        self.cache = Cache(rows, rows[1:], np.arange(tokens), heads, 2, 2 * tokens, None if whole else self._fetch)
         self.bytes_read = 0
 
     @classmethod
@@ -145,6 +146,17 @@ class KVFile:
         at = np.frombuffer(self._map, np.uint8).ctypes.data
         failed = mincore(ctypes.c_void_p(at), ctypes.c_size_t(self.size_bytes), flags.ctypes.data_as(ctypes.c_void_p))
         return None if failed else int((flags & 1).sum()) * PAGE
+
+    def _fetch(self, rows: np.ndarray) -> None:
+        """Ask for the pages of keys that begin at these rows, and of their values, all at once."""
+        if not len(rows):
+            return
+        size = 4 * self.shape[2]
+        first = PAGE + np.sort(rows) * size
+        low, high = first // PAGE, (first + 2 * size - 1) // PAGE + 1
+        starts = np.flatnonzero(np.append(True, low[1:] > np.maximum.accumulate(high)[:-1]))
+        for start, end in zip(low[starts].tolist(), np.maximum.reduceat(high, starts).tolist(), strict=True):
+            self._map.madvise(mmap.MADV_WILLNEED, start * PAGE, (end - start) * PAGE)
 
     def close(self) -> None:
         """Let go of the file. Arrays of the cache must not be used any more."""
