@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from cloudchamber.attention.verified.coverage import clopper_pearson
 from cloudchamber.attention.verified.decode import Cache, VAttention, dense, merged
 from cloudchamber.attention.verified.kernel import drawn, mixed, stream, weighted
 from cloudchamber.attention.verified.methods import METHODS, Query
 from cloudchamber.attention.verified.model import BudgetDecision, BudgetSpec
 from cloudchamber.attention.verified.policies.fixed import FixedBudget
+from cloudchamber.attention.verified.policies.importance import ImportanceBudget
 from cloudchamber.attention.verified.policies.ratio import RatioBudget
 from cloudchamber.attention.verified.populations import POPULATIONS
 from cloudchamber.attention.verified.runtime import VAttentionDecode
@@ -30,6 +32,13 @@ def tensors(n=600, heads=4, groups=2, dim=16, seed=0, centre=1.0):
     q = rng.standard_normal((heads, dim)).astype(np.float32)
     keys, values = rng.standard_normal((2, groups, n, dim)).astype(np.float32)
     return q, Cache.of(keys, values + np.float32(centre))
+
+
+def of_population(source, seed, n=2048, dim=32):
+    """A query of one head of a population, and its cache."""
+    rng = np.random.default_rng(seed)
+    query = Query.of(POPULATIONS[source](n, dim, rng)[-1], rng)
+    return query.q[None], Cache.of(query.keys[None], query.values[None])
 
 
 def true_attention(q, cache, allowed=None):
@@ -119,6 +128,88 @@ def test_sums_are_unbiased(budget):
         deviation = estimates.std(axis=0, ddof=1) / math.sqrt(2000)
         assert (np.abs(estimates.mean(axis=0) - truth) < 4 * deviation).all()
     assert 20 <= found[0].certificates[0].b < 250
+
+
+class AFifthByImportance(FixedBudget):
+    """A fixed number of draws: where the pilot decides it, sums are low by a little, as for uniform samples."""
+
+    sampling = "importance"
+
+    def budget(self, pilot, n_s):
+        return BudgetDecision(n_s // 5, "clt", math.inf)
+
+
+def test_a_sample_by_importance_is_unbiased():
+    rng = np.random.default_rng(5)
+    q, cache = tensors(300, heads=2)
+    for g in range(2):  # keys of a page are alike, so that bounds tell something
+        cache.keys[g * 300 : (g + 1) * 300] += np.repeat(rng.standard_normal((19, 16)), 16, axis=0)[:300].astype(np.float32)
+    attention = VAttention(budget=AFifthByImportance(), sink=8, window=8, top=0.05, spec=BudgetSpec(floor=20, pilot=0.0))
+    sketches = [attention.scorer.sketch(cache.keys[cache.rows_of(np.arange(300), g)]) for g in range(2)]
+    found = [attention(q, cache, sketches, seed=seed) for seed in range(2000)]
+    exact, mass = true_attention(q, cache)
+    d = np.exp([each.lse for each in found])
+    n = np.array([each.out for each in found]) * d[..., None]
+    for estimates, truth in ((d, mass), (n, exact * mass[:, None])):
+        deviation = estimates.std(axis=0, ddof=1) / math.sqrt(2000)
+        assert (np.abs(estimates.mean(axis=0) - truth) < 4 * deviation).all()
+    assert 20 < found[0].certificates[0].b < 250
+
+
+def test_a_sample_by_importance_counts_a_key_once_and_is_dense_where_all_are_asked_for():
+    q, cache = tensors()
+    exact = true_attention(q, cache)[0]
+    done = VAttention(budget=ImportanceBudget(), sink=16, window=16, spec=BudgetSpec(epsilon=1e-4))(q, cache)
+    assert done.out == pytest.approx(exact, abs=3e-6) and done.read.tolist() == [600, 600]
+    some = VAttention(budget=ImportanceBudget(), sink=16, window=16, top=0.0, spec=BudgetSpec(epsilon=0.9, floor=300))(q[::2], cache)
+    for each, read in zip(some.certificates, some.read, strict=True):
+        assert each.b == 300 and 32 + 150 < read < 32 + 300
+    again = VAttention(budget=ImportanceBudget(), sink=16, window=16, top=0.0, spec=BudgetSpec(epsilon=0.9, floor=300))(q[::2], cache)
+    assert np.array_equal(some.out, again.out)
+
+
+def test_importance_needs_bounds():
+    q, cache = tensors()
+    with pytest.raises(InputError, match="bounds of logits"):
+        VAttention(DoubleSparsity(), ImportanceBudget(), sink=16, window=16)(q, cache)
+
+
+@pytest.mark.parametrize("source", [*POPULATIONS])
+def test_shrinking_breaks_no_promise_and_lowers_the_mean_error(source):
+    errors = {False: [], True: []}
+    for seed in range(3):
+        q, cache = of_population(source, seed)
+        exact = true_attention(q, cache)[0]
+        spec = BudgetSpec(epsilon=0.2, delta=0.1)
+        for shrink in errors:
+            attention = VAttention(ExactScores(), sink=32, window=32, spec=spec, shrink=shrink)
+            sketches = [attention.scorer.sketch(cache.keys)]
+            found = np.array([attention(q, cache, sketches, seed=i).out[0] for i in range(50)])
+            errors[shrink] += (np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact)).tolist()
+    failed = int((np.array(errors[True]) > 0.2).sum())
+    assert clopper_pearson(failed, 150, 0.98)[0] <= 0.1
+    assert np.mean(errors[True]) <= 1.02 * np.mean(errors[False])
+
+
+def test_shrinking_leaves_the_sum_and_a_full_reading_alone():
+    q, cache = tensors(1000)
+    plain, shrunk = (VAttention(sink=16, window=16, spec=BudgetSpec(epsilon=0.3), shrink=each)(q, cache) for each in (False, True))
+    assert np.array_equal(plain.lse, shrunk.lse) and not np.array_equal(plain.out, shrunk.out)
+    whole = VAttention(budget=FixedBudget(1.0), sink=16, window=16, shrink=True)(q, cache)
+    assert whole.out == pytest.approx(true_attention(q, cache)[0], abs=1e-6)
+
+
+def test_the_share_of_shrinking_is_the_one_of_least_variance():
+    """Against the variances of both quotients, by many samples, where neither is biased."""
+    q, cache = of_population("flat", 0)
+    exact = true_attention(q, cache)[0][0]
+    made = {
+        each: VAttention(budget=FixedBudget(0.1), sink=0, window=0, top=0.02, spec=BudgetSpec(pilot=0.1), shrink=each)
+        for each in (False, True)
+    }
+    sketches = [made[0].scorer.sketch(cache.keys)]
+    error = {k: np.mean([np.sum((each(q, cache, sketches, seed=i).out[0] - exact) ** 2) for i in range(200)]) for k, each in made.items()}
+    assert error[1] < error[0]
 
 
 def test_masked_tokens_are_neither_read_nor_counted():
@@ -265,17 +356,29 @@ def compared(source, seeds=4, density=0.1, n=4096):
 
 def test_at_equal_density_a_mixture_needs_both():
     found = compared("mixture")
-    for name in ("v-attention", "top-k", "uniform"):
+    for name in ("v-attention", "v-attention-unbiased", "top-k", "uniform"):
         assert found[name][1] == pytest.approx(0.1, abs=0.002)
     assert found["v-attention"][0] <= found["top-k"][0] and found["v-attention"][0] <= found["uniform"][0]
     assert found["dense"][0] == 0 and found["oracle-top-k"][0] < found["sink-window"][0]
 
 
+@pytest.mark.parametrize("source", [each for each in POPULATIONS if each != "alike"])
+def test_at_equal_density_it_is_nowhere_worse_than_the_better_of_top_k_and_uniform_by_more_than_a_tenth(source):
+    found = compared(source)
+    assert found["v-attention"][0] <= 1.1 * min(found["top-k"][0], found["uniform"][0])
+
+
+def test_where_the_best_pages_hold_most_half_a_budget_of_sample_is_too_much():
+    """Known to fail: on keys that are alike within pages top-k alone, which spends all on the best, is nearer by more than a tenth."""
+    found = compared("alike")
+    assert 1.1 < found["v-attention"][0] / found["top-k"][0] < 1.5 and found["v-attention"][0] < 0.7 * found["uniform"][0]
+
+
 @pytest.mark.parametrize("source", ["flat", "normal"])
 def test_weights_cost_variance_where_values_have_nothing_to_do_with_keys(source):
-    """Any keys will do there: sampling both ways is worse than the better of top-k and uniform, by more than a tenth."""
+    """Any keys will do there: without shrinking, sampling is worse than the better of top-k and uniform, by more than a tenth."""
     found = compared(source)
-    assert 1.1 < found["v-attention"][0] / min(found["top-k"][0], found["uniform"][0]) < 1.4
+    assert 1.1 < found["v-attention-unbiased"][0] / min(found["top-k"][0], found["uniform"][0]) < 1.4
 
 
 def test_values_that_go_with_the_keys_mislead_top_k_but_not_a_sample():

@@ -46,6 +46,7 @@ class AttentionStudy(Study):
         "Recall is the share of dense attention's weight that falls on blocks that are read; error the relative L2 distance of the output.",
         "Every selector may read the same number of blocks; the bound reads those with the most attention, known in full. The oracles "
         "compute dense attention to choose, so they save nothing.",
+        "minilm: all heads of all-MiniLM-L6-v2 reading 512 tokens of its own description, seeds start at different places.",
     )
 
     def policies(self) -> Mapping[str, Callable[[], Any]]:
@@ -66,6 +67,15 @@ class AttentionStudy(Study):
         from .workloads import adjusted
 
         return adjusted(workload, params)
+
+    def ready(self, workload: Any) -> tuple[AttentionWorkload, str]:
+        """Find the model that ``minilm`` reads, or put generated heads in its place and say so."""
+        from .minilm import is_there, missing
+        from .workloads import MINILM
+
+        if workload.source != MINILM or workload.is_generated or is_there():
+            return workload, ""
+        return workload.twin(), f"{missing()} Until then its workload runs on a generated stand-in, and its rows say so."
 
     def trial(self, policy: Any, workload: Any, seed: int) -> Outcome:
         """Select once, and attend."""

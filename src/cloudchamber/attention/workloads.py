@@ -13,7 +13,10 @@ from cloudchamber.core.errors import InputError
 from cloudchamber.core.study import Workload, rng_of
 
 from .generators import GENERATORS, Tensors
+from .minilm import DIM, HEADS, LAYERS, TOKENS, minilm, stand_in
 from .model import AttentionSpec, Blocks, Grid, Scene, block_mass
+
+MINILM = "minilm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,7 @@ class AttentionWorkload(Workload):
     Parameters
     ----------
     source : str
-        Name of a generator.
+        Name of a generator, or ``minilm``: the heads of a real model on real text, which have their own shape.
     frames, height, width : int
         The grid.
     heads, head_dim, block : int
@@ -58,6 +61,10 @@ class AttentionWorkload(Workload):
         """What a selector is told first."""
         return AttentionSpec(self.head_dim, self.block, self.density)
 
+    def twin(self) -> AttentionWorkload:
+        """Itself if generated; for real heads generated ones of their shape."""
+        return replace(self, is_generated=True)
+
     def instance(self, seed: int) -> Instance:
         """The seed's tensors with what is true of them."""
         return _instance(replace(self, seeds=12, is_optional=False), seed)
@@ -77,9 +84,11 @@ class Instance:
 def _instance(workload: AttentionWorkload, seed: int) -> Instance:
     from .simulator import attended
 
-    tensors = GENERATORS[workload.source](
-        workload.grid, workload.heads, workload.head_dim, rng_of("attention.tensors", workload.name, seed)
-    )
+    rng = rng_of("attention.tensors", workload.name, seed)
+    if workload.source == MINILM:
+        tensors = stand_in(rng) if workload.is_generated else minilm(seed)
+    else:
+        tensors = GENERATORS[workload.source](workload.grid, workload.heads, workload.head_dim, rng)
     blocks = Blocks.uniform(workload.grid.tokens, workload.block)
     keep = max(1, round(workload.density * blocks.count))
     scene = Scene(tensors.q, tensors.k, blocks, blocks, keep, workload.grid)
@@ -90,6 +99,11 @@ def named_workloads() -> Mapping[str, AttentionWorkload]:
     """The named workloads."""
     every = [AttentionWorkload(name=name, source=name, is_generated=True, seeds=6) for name in GENERATORS]
     every.append(AttentionWorkload(name="clustered-25", source="clustered", density=0.25, is_generated=True, seeds=6, is_optional=True))
+    every.append(
+        AttentionWorkload(
+            name=MINILM, source=MINILM, frames=TOKENS, height=1, width=1, heads=LAYERS * HEADS, head_dim=DIM, is_optional=True, seeds=6
+        )
+    )
     every.append(
         AttentionWorkload(
             name="smoke", source="decay", frames=4, height=4, width=4, heads=2, head_dim=16, block=8, density=0.25,
@@ -119,9 +133,12 @@ def adjusted(workload: AttentionWorkload, params: Mapping[str, Any]) -> Attentio
             raise InputError(f"{name} must be a number, got {text!r}.") from None
         if name != "source" and made[name] <= 0:
             raise InputError(f"{name} must be above 0, got {text}.")
-    if made.get("source", workload.source) not in GENERATORS:
+    if "source" in made and made["source"] not in GENERATORS:
         raise InputError(f"source must be one of {', '.join(GENERATORS)}, got {made['source']!r}.")
     if made.get("density", workload.density) > 1:
         raise InputError(f"density must be at most 1, got {made['density']}.")
+    fixed = [name for name in ("source", "frames", "height", "width", "heads", "head_dim") if name in made]
+    if workload.source == MINILM and fixed:
+        raise InputError(f"{', '.join(fixed)} of {MINILM} cannot be set: its heads are a model's. Set block or density.")
     changed = replace(workload, **made)
     return replace(changed, name=f"{workload.name}({','.join(f'{k}={v}' for k, v in made.items())})") if made else workload

@@ -28,11 +28,13 @@ _HOMES = {
     "policies.adaptive_denominator": ("AdaptiveDenominator",),
     "policies.fixed": ("FixedBudget",),
     "policies.hoeffding": ("HoeffdingBudget",),
+    "policies.importance": ("ImportanceBudget",),
     "policies.paper": ("PaperBudget",),
     "policies.ratio": ("RatioBudget",),
     "populations": ("POPULATIONS", "Population"),
     "runtime": ("VAttentionDecode",),
     "scorers": ("PQ", "DoubleSparsity", "ExactScores", "QuestPages", "RandomProjection"),
+    "store": ("KVFile",),
     "study": ("VerifiedStudy",),
     "workloads": ("VerifiedWorkload",),
 }

@@ -69,6 +69,20 @@ def drawn(pool: np.ndarray, start: int, stop: int, state: int) -> None:
     _compiled()[1](pool, start, stop, np.uint64(state))
 
 
+def uniforms(count: int, start: int, state: int) -> np.ndarray:
+    """Numbers in [0, 1) at the places from ``start`` of a stream.
+
+    Examples
+    --------
+    >>> bool((uniforms(6, 0, 7)[4:] == uniforms(2, 4, 7)).all())
+    True
+    """
+    x = np.uint64(state) + np.arange(start + 1, start + count + 1, dtype=np.uint64) * np.uint64(GOLDEN)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53)
+
+
 @cache
 def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
     from cloudchamber.core.jit import njit

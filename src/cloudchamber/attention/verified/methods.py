@@ -98,7 +98,12 @@ def uniform(query: Query, density: float, seed: int) -> Reading:
 
 
 def v_attention(query: Query, density: float, seed: int) -> Reading:
-    """Sink, window, the best by Quest's bounds, and a uniform sample of the rest."""
+    """Sink, window, and of what is left half the best by Quest's bounds, half a sample; shrunk towards plain attention over all that."""
+    return _verified(query, density, seed, max(0.0, density - (SINK + WINDOW) / len(query.keys)) / 2, shrink=True)
+
+
+def v_attention_unbiased(query: Query, density: float, seed: int) -> Reading:
+    """The best hundredth, and a sample that is not shrunk: the paper's estimate."""
     return _verified(query, density, seed, TOP)
 
 
@@ -155,18 +160,19 @@ def _best(query: Query, density: float, scorer: _Scorer) -> np.ndarray:
     return np.sort(np.argsort(-scores, kind="stable")[: max(1, round(density * n))])
 
 
-def _verified(query: Query, density: float, seed: int, top: float) -> Reading:
+def _verified(query: Query, density: float, seed: int, top: float, shrink: bool = False) -> Reading:
     """A share of the rest such that all that is read has the density."""
     n = len(query.keys)
     picked = -(-round(top * n) // QuestPages().page) * QuestPages().page
     left = max(1, n - SINK - WINDOW - picked)
     share = min(1.0, max(0.0, (density * n - SINK - WINDOW - picked) / left))
-    attention = VAttention(budget=FixedBudget(share), sink=SINK, window=WINDOW, top=top, spec=BudgetSpec(floor=2, pilot=0.0))
+    spec = BudgetSpec(floor=2, pilot=share)  # the pilot is the sample
+    attention = VAttention(budget=FixedBudget(share), sink=SINK, window=WINDOW, top=top, spec=spec, shrink=shrink)
     done = attention(query.q[None], Cache.of(query.keys[None], query.values[None]), seed=seed)
     return Reading(done.out[0], int(done.read[0]) / n)
 
 
 METHODS: dict[str, Method] = {
     each.__name__.replace("_", "-"): each
-    for each in (dense, sink_window, top_k, oracle_top_k, oracle_top_p, uniform, v_attention, magic_pig, public_code)
+    for each in (dense, sink_window, top_k, oracle_top_k, oracle_top_p, uniform, v_attention, v_attention_unbiased, magic_pig, public_code)
 }

@@ -13,6 +13,8 @@ from cloudchamber.core.errors import InputError
 from cloudchamber.core.messages import AnyFloat, Message
 
 Reason = Literal["floor", "clt", "capped", "dense"]
+Sampling = Literal["uniform", "importance"]
+SHARPNESS, DEFENCE = 0.5, 0.5  # of chances by bounds; not tuned
 
 
 class BudgetSpec(Message, frozen=True):
@@ -121,7 +123,11 @@ class BudgetDecision(Message, frozen=True):
 
 
 class Budget(Protocol):
-    """Decides how many residual keys a head reads. See :class:`cloudchamber.core.policy.Policy` for a base class."""
+    """Decides how many residual keys a head reads. See :class:`cloudchamber.core.policy.Policy` for a base class.
+
+    A class attribute ``sampling = "importance"`` asks for samples by :func:`chances`, with replacement, in place of uniform ones without:
+    a pilot's weights are then a_j / (n_s p_j), so that every number of :class:`PilotStats` means what it meant, and ``b`` counts draws.
+    """
 
     def reset(self, spec: BudgetSpec, rng: np.random.Generator) -> None:
         """Forget everything and learn what is promised; called once before each trial."""
@@ -130,6 +136,35 @@ class Budget(Protocol):
     def budget(self, pilot: PilotStats, n_s: int) -> BudgetDecision:
         """Return the size of the sample from ``n_s`` residual keys: at least the pilot's, at most all."""
         ...
+
+
+def sampling_of(policy: object) -> Sampling:
+    """How a budget wants its samples drawn; uniformly unless it says otherwise.
+
+    Raises
+    ------
+    InputError
+        If it names no way of sampling.
+    """
+    found = getattr(policy, "sampling", "uniform")
+    if found not in ("uniform", "importance"):
+        raise InputError(f"sampling of a budget must be 'uniform' or 'importance', got {found!r}.")
+    return "importance" if found == "importance" else "uniform"
+
+
+def chances(bounds: np.ndarray) -> np.ndarray:
+    """Probability of each residual key in one draw, from a bound of its logit: p = (1 - d) softmax(s · bound) + d / n_s.
+
+    A bound is above its key's logit, often far above, so that p_j ∝ exp(bound) would spend itself on the wrong keys: hence a sharpness s
+    below 1. The uniform part, d, keeps every weight 1 / (n_s p_j) below 1 / d, whatever the bounds are worth.
+
+    Examples
+    --------
+    >>> chances(np.array([0.0, 0.0, 2 * np.log(4.0)])).round(3)
+    array([0.25, 0.25, 0.5 ])
+    """
+    raised = np.exp(SHARPNESS * (bounds - bounds.max()))
+    return np.asarray((1 - DEFENCE) * raised / raised.sum() + DEFENCE / len(bounds))
 
 
 def settled(wanted: float, pilot: PilotStats, n_s: int, spec: BudgetSpec, error_at: Callable[[int], float]) -> BudgetDecision:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
 from .coverage import clopper_pearson
-from .model import BudgetSpec
+from .model import BudgetSpec, Sampling
 from .simulator import LEVEL, errors
 from .workloads import Head
 
@@ -23,8 +24,13 @@ class Frontier:
     density: np.ndarray
     failure_rate: np.ndarray
 
+    @property
+    def least_failures(self) -> np.ndarray:
+        """Of any size from each one that was tried up to the next."""
+        return np.asarray(np.minimum(self.failure_rate, np.append(self.failure_rate[1:], 0.0)))
 
-def frontier(head: Head, epsilon: float) -> Frontier:
+
+def frontier(head: Head, epsilon: float, sampling: Sampling = "uniform") -> Frontier:
     """Failures of the head's own samples at fixed sizes from the pilot's to all keys."""
     b0 = head.pilots[0].b0
     rates: dict[int, float] = {head.n_s: 0.0}
@@ -32,7 +38,7 @@ def frontier(head: Head, epsilon: float) -> Frontier:
     def look(low: int, high: int, count: int) -> None:
         for b in np.unique(np.geomspace(low, high, count).round().astype(int)).tolist():
             if b not in rates:
-                rates[b] = float((errors(head, np.full(len(head.ranks), b), np.float32)[0] > epsilon).mean())
+                rates[b] = float((errors(head, np.full(len(head.ranks), b), np.float32, sampling)[0] > epsilon).mean())
 
     look(b0, head.n_s, COARSE)
     tried = sorted(rates)
@@ -40,25 +46,26 @@ def frontier(head: Head, epsilon: float) -> Frontier:
     safe = [b for b in tried if rates[b] < 0.01]
     look(sure[-1] if sure else b0, safe[0], FINE)
     b = np.array(sorted(rates))
-    return Frontier(b, head.density(b), np.array([rates[each] for each in b.tolist()]))
+    density = [float(head.density(np.full(len(head.ranks), each), sampling).mean()) for each in b.tolist()]
+    return Frontier(b, np.array(density), np.array([rates[each] for each in b.tolist()]))
 
 
 def least_density(heads: Sequence[Head], spec: BudgetSpec) -> float:
     """No budget that knows the heads but not the draw has a smaller repaired density.
 
-    Sizes may be mixed over heads and at random, so that this is a linear program: least mean density with at most a share ``allowed`` of
-    failures. Its dual is maximised: any multiplier gives a bound, Σ min_b (density + multiplier · failures) - multiplier · allowed.
-    Between two sizes that were tried, the density of the smaller and the failures of the larger are charged. The cap is not known to it.
+    Sizes and ways of sampling may be mixed over heads and at random, so that this is a linear program: least mean density with at most a
+    share ``allowed`` of failures. Its dual is maximised: any multiplier gives a bound, Σ min_b (density + multiplier · failures) -
+    multiplier · allowed. Between two sizes that were tried, the density of the smaller and the failures of the larger are charged. The cap
+    is not known to it.
     """
     allowed = most_failures(sum(len(head.ranks) for head in heads), spec.delta)
-    curves = [frontier(head, spec.epsilon) for head in heads]
-    best = min(float(curve.density[0]) for curve in curves)
+    ways = [[frontier(head, spec.epsilon, each) for each in get_args(Sampling)] for head in heads]
+    best = min(float(curve.density[0]) for curves in ways for curve in curves)
     for multiplier in np.geomspace(1e-3, 1e3, 241):
         total = 0.0
-        for curve in curves:
-            later = np.append(curve.failure_rate[1:], 0.0)
-            total += float((curve.density + multiplier * np.minimum(curve.failure_rate, later)).min())
-        best = max(best, total / len(curves) - multiplier * allowed)
+        for curves in ways:
+            total += min(float((curve.density + multiplier * curve.least_failures).min()) for curve in curves)
+        best = max(best, total / len(ways) - multiplier * allowed)
     return best
 
 

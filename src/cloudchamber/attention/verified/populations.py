@@ -54,10 +54,16 @@ def drift(n: int, dim: int, rng: np.random.Generator, steps: int = 8, sharpness:
     return [Population(sharpness * keys @ np.array([np.cos(angle), np.sin(angle)]), values) for angle in angles]
 
 
+def alike(n: int, dim: int, rng: np.random.Generator, page: int = 16, sharpness: float = 1.2) -> list[Population]:
+    """Keys of a page are alike: its bound tells what they are worth."""
+    logits = np.repeat(sharpness * rng.standard_normal(-(-n // page)), page)[:n] + 0.2 * rng.standard_normal(n)
+    return [Population(logits, _values(n, dim, rng))]
+
+
 def _values(n: int, dim: int, rng: np.random.Generator) -> np.ndarray:
     return CENTRE * rng.standard_normal(dim) + rng.standard_normal((n, dim))
 
 
 POPULATIONS: dict[str, Callable[..., list[Population]]] = {
-    each.__name__.replace("_", "-"): each for each in (flat, normal, heavy, zero_mean, mixture, drift)
+    each.__name__.replace("_", "-"): each for each in (flat, normal, heavy, zero_mean, mixture, drift, alike)
 }

@@ -23,11 +23,14 @@ class Sketch:
         Keys that share a score.
     size_bytes : int
         What is read to score.
+    bounds_logits : bool, default False
+        Whether no key's product with the query is above its score.
     """
 
     scores: Callable[[np.ndarray], np.ndarray]
     unit: int
     size_bytes: int
+    bounds_logits: bool = False
 
 
 class _Scorer(Parameters, ABC):
@@ -43,7 +46,7 @@ class ExactScores(_Scorer):
 
     def sketch(self, keys: np.ndarray) -> Sketch:
         """The keys themselves."""
-        return Sketch(lambda q: q @ keys.T, 1, keys.nbytes)
+        return Sketch(lambda q: q @ keys.T, 1, keys.nbytes, True)
 
 
 class QuestPages(_Scorer):
@@ -73,7 +76,7 @@ class QuestPages(_Scorer):
 
 def page_sketch(low: np.ndarray, high: np.ndarray, page: int) -> Sketch:
     """Sketch of pages whose bounds are known, (pages, head dimension) each."""
-    return Sketch(lambda q: np.maximum(q, 0) @ high.T + np.minimum(q, 0) @ low.T, page, low.nbytes + high.nbytes)
+    return Sketch(lambda q: np.maximum(q, 0) @ high.T + np.minimum(q, 0) @ low.T, page, low.nbytes + high.nbytes, True)
 
 
 class DoubleSparsity(_Scorer):

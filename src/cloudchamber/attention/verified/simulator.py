@@ -10,7 +10,7 @@ import numpy as np
 
 from .asking import REASONS, asked
 from .coverage import clopper_pearson
-from .model import BudgetSpec
+from .model import BudgetSpec, Sampling, sampling_of
 from .workloads import Head
 
 LEVEL = 0.98  # of a two-sided interval: each limit errs once in a hundred
@@ -36,25 +36,27 @@ def run(policy: Any, spec: BudgetSpec, heads: Sequence[Head], rng: np.random.Gen
         If an answer is no decision, or not between the pilot and all residual keys.
     """
     policy.reset(spec, rng)
+    sampling = sampling_of(policy)
     parts = []
     for head in heads:
-        decisions = [asked(policy, pilot, head.n_s, spec) for pilot in head.pilots]
+        decisions = [asked(policy, pilot, head.n_s, spec) for pilot in head.pilots_of(sampling)]
         b = np.array([each.b for each in decisions])
-        error, denominator_error = errors(head, b)
-        parts.append((b, np.array([REASONS.index(each.reason) for each in decisions]), head.density(b), error, denominator_error))
+        reason = np.array([REASONS.index(each.reason) for each in decisions])
+        parts.append((b, reason, head.density(b, sampling), *errors(head, b, sampling=sampling)))
     return Run(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
-def errors(head: Head, b: np.ndarray, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
+def errors(head: Head, b: np.ndarray, dtype: Any = np.float64, sampling: Sampling = "uniform") -> tuple[np.ndarray, np.ndarray]:
     """Relative errors of output and denominator of samples of these sizes; 0 where every key is read."""
     truth = head.anyway + head.terms.sum(axis=0)
     partial = np.flatnonzero(b < head.n_s)
-    chosen = (head.ranks[partial] < b[partial, None]).astype(dtype)
-    found = head.anyway + (head.n_s / b[partial])[:, None] * (chosen @ head.terms.astype(dtype, copy=False))
-    out = truth[:-1] / truth[-1]
     both = np.zeros((2, len(b)))
-    both[0, partial] = np.linalg.norm(found[:, :-1] / found[:, -1:] - out, axis=1) / np.linalg.norm(out)
-    both[1, partial] = np.abs(found[:, -1] / truth[-1] - 1)
+    if len(partial):
+        weights = head.weights(partial, b[partial], sampling).astype(dtype, copy=False)
+        found = head.anyway + weights @ head.terms.astype(dtype, copy=False)
+        out = truth[:-1] / truth[-1]
+        both[0, partial] = np.linalg.norm(found[:, :-1] / found[:, -1:] - out, axis=1) / np.linalg.norm(out)
+        both[1, partial] = np.abs(found[:, -1] / truth[-1] - 1)
     return both[0], both[1]
 
 

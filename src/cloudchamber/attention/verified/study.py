@@ -57,22 +57,24 @@ class VerifiedStudy(Study):
     floor = ("FixedBudget",)
     claims = CLAIMS
     libraries = ("numpy", "numba", "scipy")
-    sources = tuple(f"attention/verified/{name}" for name in SOURCES)
+    sources = ("attention/minilm.py", *(f"attention/verified/{name}" for name in SOURCES))
     notes = (
         "A sample fails if the relative error of the output exceeds epsilon; failure_low is the 99 % lower limit of that probability, and "
         "the promise is broken where it is above delta.",
         "The objective is the density that it takes to keep the promise: a budget that breaks it has to read everything in so many calls "
         "that failures fall to delta. density and failure_rate are those of the budget itself.",
-        "All budgets cut their samples from the same random orders. The bound knows how often samples of any fixed size fail, head by "
-        "head, but not the draw.",
+        "All budgets cut their samples from the same random orders, but for those that sample by importance, which share draws of their "
+        "own; a key drawn twice is read once. The bound knows how often samples of any fixed size fail, drawn either way, head by head, "
+        "but not the draw.",
     )
 
     def policies(self) -> Mapping[str, Callable[[], Any]]:
         """The built-in budgets."""
-        from . import AdaptiveDenominator, FixedBudget, HoeffdingBudget, PaperBudget, RatioBudget
+        from . import AdaptiveDenominator, FixedBudget, HoeffdingBudget, ImportanceBudget, PaperBudget, RatioBudget
 
         return {
             "RatioBudget": RatioBudget,
+            "ImportanceBudget": ImportanceBudget,
             "PaperBudget": PaperBudget,
             "PaperBudget-N": partial(PaperBudget, "N"),
             "PaperBudget-D": partial(PaperBudget, "D"),
@@ -92,6 +94,16 @@ class VerifiedStudy(Study):
         from .workloads import adjusted
 
         return adjusted(workload, params)
+
+    def ready(self, workload: Any) -> tuple[VerifiedWorkload, str]:
+        """Find the model that ``minilm`` reads, or put generated heads in its place and say so."""
+        from cloudchamber.attention.minilm import is_there, missing
+
+        from .workloads import MINILM
+
+        if workload.source != MINILM or workload.is_generated or is_there():
+            return workload, ""
+        return workload.twin(), f"{missing()} Until then its workload runs on a generated stand-in, and its rows say so."
 
     def trial(self, policy: Any, workload: Any, seed: int) -> Outcome:
         """Ask for the size of every sample, draw it, and compare with dense attention."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
+from cloudchamber.attention.generators import Tensors
+from cloudchamber.attention.minilm import DIM, TOKENS, minilm, stand_in
 from cloudchamber.core.errors import InputError
 from cloudchamber.core.study import Workload, rng_of
 
-from .model import BudgetSpec, PilotStats
+from .model import BudgetSpec, PilotStats, Sampling, chances
 from .pilot import pilot_stats
 from .populations import POPULATIONS, Population
+
+MINILM = "minilm"
+PAGE = 16  # keys that share a bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +29,7 @@ class VerifiedWorkload(Workload):
     Parameters
     ----------
     source : str
-        Name of a population.
+        Name of a population, or ``minilm``: queries of a real model's heads over real text, which have their own shape.
     n, head_dim : int
     epsilon, delta : float
         The promise.
@@ -69,6 +74,10 @@ class VerifiedWorkload(Workload):
         """What a budget is told first."""
         return BudgetSpec(self.epsilon, self.delta, self.floor, self.pilot, self.cap)
 
+    def twin(self) -> VerifiedWorkload:
+        """Itself if generated; for real heads generated ones of their shape."""
+        return replace(self, is_generated=True)
+
     def instance(self, seed: int) -> list[Head]:
         """The seed's heads, with the samples that every budget cuts its own from."""
         return _instance(replace(self, seeds=12, is_optional=False), seed)
@@ -89,6 +98,10 @@ class Head:
         Of each sample.
     n : int
         Keys in all.
+    bounds : ndarray, shape (n_s,)
+        Of each residual key's page: the largest score in it, whichever keys are read anyway.
+    rng : Generator
+        For draws by these bounds.
     """
 
     terms: np.ndarray
@@ -96,22 +109,85 @@ class Head:
     ranks: np.ndarray
     pilots: list[PilotStats]
     n: int
+    bounds: np.ndarray
+    rng: np.random.Generator
 
     @property
     def n_s(self) -> int:
         """Residual keys."""
         return len(self.terms)
 
-    def density(self, b: np.ndarray) -> np.ndarray:
-        """Share of all keys that is read with samples of these sizes."""
-        return np.asarray((self.n - self.n_s + b) / self.n)
+    @cached_property
+    def draws(self) -> Draws:
+        """As many samples by chances as there are uniform ones."""
+        p = chances(self.bounds)
+        edges = np.cumsum(p)
+        order = np.empty(self.ranks.shape, np.int32)
+        for row in order:
+            row[:] = np.minimum(np.searchsorted(edges, self.rng.random(self.n_s) * edges[-1], side="right"), self.n_s - 1)
+        b0 = self.pilots[0].b0
+        pilots: list[PilotStats] = []
+        for some in np.array_split(order[:, :b0], max(1, len(order) // 50)):
+            a = self.terms[some, -1]
+            values = self.terms[some, :-1] / np.where(a > 0, a, 1)[..., None]
+            weight = a / (self.n_s * p[some])
+            pilots += pilot_stats(weight, values, np.tile(self.anyway[:-1], (len(some), 1)), self.anyway[-1], self.n_s, self.n)
+        return Draws(p, order, pilots)
+
+    def pilots_of(self, sampling: Sampling) -> list[PilotStats]:
+        """Of each sample, drawn one way or the other."""
+        return self.pilots if sampling == "uniform" else self.draws.pilots
+
+    def weights(self, samples: np.ndarray, b: np.ndarray, sampling: Sampling = "uniform") -> np.ndarray:
+        """What every residual key counts for in some of the samples cut to these sizes, (samples, n_s): on average 1."""
+        if sampling == "uniform":
+            return np.where(self.ranks[samples] < b[:, None], (self.n_s / b)[:, None], 0.0)
+        counts = np.stack([np.bincount(self.draws.order[i, :size], minlength=self.n_s) for i, size in zip(samples, b, strict=True)])
+        return np.asarray(counts / (b[:, None] * self.draws.chances))
+
+    def density(self, b: np.ndarray, sampling: Sampling = "uniform") -> np.ndarray:
+        """Share of all keys that the samples read, cut to these sizes; a key that is drawn twice is read once."""
+        read = np.array(b, np.int64)
+        if sampling == "importance":
+            for i in np.flatnonzero(read < self.n_s):
+                read[i] = np.count_nonzero(np.bincount(self.draws.order[i, : read[i]], minlength=self.n_s))
+        return np.asarray((self.n - self.n_s + read) / self.n)
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Samples of residual keys with replacement, by chances.
+
+    Parameters
+    ----------
+    chances : ndarray, shape (n_s,)
+    order : ndarray of int32, shape (samples, n_s)
+        The first b of a row are a sample of b draws.
+    pilots : list of PilotStats
+    """
+
+    chances: np.ndarray
+    order: np.ndarray
+    pilots: list[PilotStats]
 
 
 @lru_cache(maxsize=4)
 def _instance(workload: VerifiedWorkload, seed: int) -> list[Head]:
     rng = rng_of("attention.verified.samples", workload.name, seed)
-    populations = POPULATIONS[workload.source](workload.n, workload.head_dim, rng)
+    if workload.source == MINILM:
+        populations = real_heads(stand_in(rng) if workload.is_generated else minilm(seed), rng)
+    else:
+        populations = POPULATIONS[workload.source](workload.n, workload.head_dim, rng)
     return [head_of(each, workload, -(-workload.samples // len(populations)), rng) for each in populations]
+
+
+def real_heads(tensors: Tensors, rng: np.random.Generator, count: int = 8) -> list[Population]:
+    """Some of a model's heads, one query of each."""
+    found = []
+    for h in rng.choice(len(tensors.q), count, replace=False).tolist():
+        q = tensors.q[h, rng.integers(len(tensors.q[h]))].astype(np.float64)
+        found.append(Population(tensors.k[h] @ q / np.sqrt(len(q)), tensors.v[h].astype(np.float64)))
+    return found
 
 
 def head_of(population: Population, workload: VerifiedWorkload, samples: int, rng: np.random.Generator) -> Head:
@@ -124,6 +200,8 @@ def head_of(population: Population, workload: VerifiedWorkload, samples: int, rn
     """
     n = len(population.logits)
     scores = population.logits + workload.noise * rng.standard_normal(n)
+    starts = np.arange(0, n, PAGE)
+    bounds = np.repeat(np.maximum.reduceat(scores, starts), np.diff(starts, append=n))
     scores[: workload.sink] = scores[n - workload.window :] = np.inf
     read = min(n, workload.sink + workload.window + round(workload.top * n))
     residual = np.sort(np.argsort(-scores, kind="stable")[read:])
@@ -140,17 +218,22 @@ def head_of(population: Population, workload: VerifiedWorkload, samples: int, rn
         at = np.nonzero(some < b0)[1].reshape(len(some), b0)
         chosen = population.values[residual][at]
         pilots += pilot_stats(terms[at, -1], chosen, np.tile(anyway[:-1], (len(some), 1)), anyway[-1], len(residual), n)
-    return Head(terms, anyway, ranks, pilots, n)
+    return Head(terms, anyway, ranks, pilots, n, bounds[residual], rng.spawn(1)[0])
 
 
 def named_workloads() -> Mapping[str, VerifiedWorkload]:
     """The named workloads."""
-    every = [VerifiedWorkload(name=name, source=name, is_generated=True, seeds=6) for name in ("flat", "normal", "heavy", "zero-mean")]
+    every = [
+        VerifiedWorkload(name=name, source=name, is_generated=True, seeds=6) for name in ("flat", "normal", "heavy", "zero-mean", "alike")
+    ]
     every += [VerifiedWorkload(name=name, source=name, n=4096, is_generated=True, seeds=6) for name in ("mixture", "drift")]
     every += [
         VerifiedWorkload(name="missed", source="heavy", noise=10.0, is_generated=True, seeds=6),
         VerifiedWorkload(name="normal-1k", source="normal", n=1024, sink=16, window=16, is_generated=True, is_optional=True, seeds=6),
         VerifiedWorkload(name="normal-tight", source="normal", epsilon=0.05, delta=0.05, is_generated=True, is_optional=True, seeds=6),
+        VerifiedWorkload(
+            name=MINILM, source=MINILM, n=TOKENS, head_dim=DIM, epsilon=0.2, sink=16, window=16, is_optional=True, seeds=6
+        ),
         VerifiedWorkload(
             name="smoke", source="normal", n=1024, head_dim=32, epsilon=0.2, sink=16, window=16, samples=100,
             is_generated=True, is_optional=True, seeds=2,
@@ -176,8 +259,11 @@ def adjusted(workload: VerifiedWorkload, params: Mapping[str, Any]) -> VerifiedW
             made[name] = text if name == "source" else float(text) if own[name] == "float" else int(text)
         except ValueError:
             raise InputError(f"{name} must be a number, got {text!r}.") from None
-    if made.get("source", workload.source) not in POPULATIONS:
+    if "source" in made and made["source"] not in POPULATIONS:
         raise InputError(f"source must be one of {', '.join(POPULATIONS)}, got {made['source']!r}.")
+    fixed = [name for name in ("source", "n", "head_dim") if name in made]
+    if workload.source == MINILM and fixed:
+        raise InputError(f"{', '.join(fixed)} of {MINILM} cannot be set: its heads are a model's.")
     changed = replace(workload, **made)
     _ = changed.spec  # refuses a promise that is none
     for name, least in (("n", 1), ("head_dim", 1), ("samples", 1), ("sink", 0), ("window", 0), ("noise", 0), ("top", 0), ("pilot", 0)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cloudchamber.attention.verified.model import BudgetDecision, PilotStats, settled, spread_quantile
+from cloudchamber.attention.verified.model import BudgetDecision, BudgetSpec, PilotStats, settled, spread_quantile
 from cloudchamber.core.policy import Policy
 
 
@@ -27,12 +27,20 @@ class RatioBudget(Policy):
 
     def budget(self, pilot: PilotStats, n_s: int) -> BudgetDecision:
         """The rule; its bound is the relative error of the output."""
-        spec = self.spec_
-        p = 1 - spec.delta / 2
-        pilot_error = spread_quantile(p, pilot.rank_av) * pilot.trace_av / pilot.b0 * max(0.0, 1 - pilot.b0 / n_s)
-        least_norm = pilot.numerator_norm - n_s * math.sqrt(pilot_error)
-        if not least_norm > 0:
-            return settled(math.inf, pilot, n_s, spec, lambda b: math.inf)
-        spread = spread_quantile(p, pilot.rank_error) * (n_s / least_norm) ** 2 * pilot.trace_error
-        endless = spread / spec.epsilon**2
-        return settled(endless / (1 + endless / n_s), pilot, n_s, spec, lambda b: math.sqrt(spread * (1 / b - 1 / n_s)))
+        spread = relative_spread(pilot, n_s, self.spec_, max(0.0, 1 - pilot.b0 / n_s))
+        endless = spread / self.spec_.epsilon**2
+        wanted = endless / (1 + endless / n_s) if endless < math.inf else math.inf
+        return settled(wanted, pilot, n_s, self.spec_, lambda b: math.sqrt(spread * (1 / b - 1 / n_s)))
+
+
+def relative_spread(pilot: PilotStats, n_s: int, spec: BudgetSpec, left: float) -> float:
+    """c² n_s² Tr C / L²: the squared relative error of a single draw, infinite where the pilot cannot tell ‖N‖ from 0.
+
+    ``left``: share of the variance that a pilot of its size leaves, 1 - b0 / n_s without replacement.
+    """
+    p = 1 - spec.delta / 2
+    pilot_error = spread_quantile(p, pilot.rank_av) * pilot.trace_av / pilot.b0 * left
+    least_norm = pilot.numerator_norm - n_s * math.sqrt(pilot_error)
+    if not least_norm > 0:
+        return math.inf
+    return spread_quantile(p, pilot.rank_error) * (n_s / least_norm) ** 2 * pilot.trace_error
