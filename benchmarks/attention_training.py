@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import os
 import time
@@ -51,6 +52,7 @@ from cloudchamber.attention.svg2 import CentroidTopP, svg2
 from cloudchamber.attention.tiny import (
     DiTConfig,
     MovingShapes,
+    Recipe,
     TinyVideoDiT,
     Tuning,
     batch_of,
@@ -99,8 +101,14 @@ def stored() -> dict[tuple[str, str, int], Result]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        found[row["part"], row["method"], row["seed"]] = row
+        if row["settings"] == settings(row["part"]):
+            found[row["part"], row["method"], row["seed"]] = row
     return found
+
+
+def settings(part: str) -> str:
+    """What results of a part depend on; those of other settings are not used."""
+    return hashlib.sha256(repr((SETTINGS[part], Recipe().hash)).encode()).hexdigest()[:12]
 
 
 def execute(runs: Iterator[Run]) -> None:
@@ -109,11 +117,12 @@ def execute(runs: Iterator[Run]) -> None:
         if run.key in stored():
             continue
         start = time.process_time()
-        result = {"part": run.part, "method": run.method, "seed": run.seed, **run.make()}
+        result = {"part": run.part, "method": run.method, "seed": run.seed, "settings": settings(run.part), **run.make()}
         result["cpu_s"] = round(time.process_time() - start, 1)
         STORE.parent.mkdir(exist_ok=True)
+        is_cut = STORE.is_file() and not STORE.read_bytes().endswith(b"\n")
         with STORE.open("a") as file:
-            file.write(json.dumps(result) + "\n")
+            file.write("\n" * is_cut + json.dumps(result) + "\n")
             file.flush()
             os.fsync(file.fileno())
         print(run.part, run.method, run.seed, {k: v for k, v in result.items() if isinstance(v, float)}, flush=True)
@@ -166,7 +175,7 @@ def vsa_runs(seeds: int) -> Iterator[Run]:
 
 TILES = 1
 TUNED = Tuning(steps=1000, batch=1)
-TUNED_METHODS = ("sparse only", "SLA, all", "SLA, complement", "VSA", "sparse only, oracle")  # the first two decide
+TUNED_METHODS = ("sparse only", "SLA, all", "sparse only, 2 tiles", "SLA, marginal", "SLA, complement", "VSA", "sparse only, oracle")
 
 
 class Remembered:
@@ -174,11 +183,11 @@ class Remembered:
 
     def __init__(self, teacher: TinyVideoDiT) -> None:
         self.teacher = teacher
-        self.said: dict[tuple[float, ...], Tensor] = {}
+        self.said: dict[bytes, Tensor] = {}
 
     def __call__(self, clips: Tensor, t: Tensor) -> Tensor:
         """Return the velocity."""
-        key = tuple(t.tolist())
+        key = clips.numpy().tobytes()[:4096]  # of noise, which no two batches share
         if key not in self.said:
             self.said[key] = self.teacher(clips, t)
         return self.said[key]
@@ -200,14 +209,15 @@ def tuned(method: str, tiles: int, seed: int, teacher: Remembered, steps: int) -
     """Tune a copy of the trained model; ``steps`` 0 shows it as it is."""
     torch.manual_seed(seed)
     model = copy.deepcopy(teacher.teacher)
-    convert(model, few_tiles(method, model.config, tiles), "blocks.*.attn")
+    converted = convert(model, few_tiles(method, model.config, tiles), "blocks.*.attn")
     before = judged(model)["loss"]
     if steps:
         tune(model, CLIP, replace(TUNED, steps=steps, seed=seed), teacher=teacher)
     batch = batch_of(CLIP, 16, 3)
     with torch.no_grad():
         apart = float((model(batch.mixed, batch.t) - teacher.teacher(batch.mixed, batch.t)).square().mean())
-    return judged(model) | {"before": before, "apart": apart, "tiles": tiles, "steps": steps}
+    flops = sum(each.last.flops for each in converted if each.last is not None) / 16
+    return judged(model) | {"before": before, "apart": apart, "tiles": tiles, "steps": steps, "flops": flops}
 
 
 def sla_runs(seeds: int) -> Iterator[Run]:
@@ -216,10 +226,11 @@ def sla_runs(seeds: int) -> Iterator[Run]:
     for tiles in (16, 8, 4, 2, 1):
         yield Run("sla", f"untuned, {tiles} tiles", 0, lambda tiles=tiles: tuned("sparse only", tiles, 0, Remembered(base), 0))  # type: ignore[misc]
     teachers = [Remembered(base) for _ in range(seeds)]
-    for methods in (TUNED_METHODS[:2], TUNED_METHODS[2:]):
+    for methods in (TUNED_METHODS[:2], TUNED_METHODS[2:]):  # those that decide first
         for seed, teacher in enumerate(teachers):
             for method in methods:
-                yield Run("sla", method, seed, lambda m=method, s=seed, t=teacher: tuned(m, TILES, s, t, TUNED.steps))  # type: ignore[misc]
+                tiles = 2 if method.endswith("2 tiles") else TILES  # what the operations of SLA's and VSA's branches would buy instead
+                yield Run("sla", method, seed, lambda m=method, k=tiles, s=seed, t=teacher: tuned(m, k, s, t, TUNED.steps))  # type: ignore[misc]
 
 
 # --- longer clips
@@ -295,7 +306,9 @@ def fitted(base: TinyVideoDiT, maker: Callable[[], SparseAttention]) -> Result:
     """Validation loss without any tuning, and the density it took."""
     model = copy.deepcopy(base)
     densities: list[float] = []
-    for each in convert(model, maker, "blocks.*.attn"):
+    converted = convert(model, maker, "blocks.*.attn")
+    model.register_forward_pre_hook(lambda *_: [each.forget() for each in converted] and None)  # each batch is of other clips
+    for each in converted:
         each.attention.register_forward_hook(lambda _module, _args, result: densities.append(result.density))
     return judged(model) | {"density": float(np.mean(densities))}
 
@@ -359,7 +372,7 @@ def by_method(part: str, field: str = "loss") -> dict[str, dict[int, float]]:
     """For each method, a field of each seed."""
     found: dict[str, dict[int, float]] = {}
     for (of, method, seed), row in stored().items():
-        if of == part:
+        if of == part and field in row:
             found.setdefault(method, {})[seed] = row[field]
     return found
 
@@ -368,6 +381,15 @@ def ratio(above: dict[int, float], below: dict[int, float]) -> str:
     """Of seeds that both have."""
     seeds = sorted(set(above) & set(below))
     return interval([above[seed] / below[seed] for seed in seeds]) if seeds else "-"
+
+
+def paired(part: str, above: str, below: str, field: str = "losses") -> str:
+    """Difference of two methods over the same clips, with its standard error over clips, by seed."""
+    rows, said = stored(), []
+    for seed in sorted(seed for of, method, seed in rows if (of, method) == (part, above) and (part, below, seed) in rows):
+        apart = np.array(rows[part, above, seed][field]) - np.array(rows[part, below, seed][field])
+        said.append(f"{apart.mean():+.4f} ± {apart.std(ddof=1) / np.sqrt(len(apart)):.4f}")
+    return "; ".join(said)
 
 
 def show_vsa() -> Iterator[tuple[str, str]]:
@@ -379,25 +401,31 @@ def show_vsa() -> Iterator[tuple[str, str]]:
         ("VSA / dense at equal operations (<= 1)", "vsa", "dense, equal operations"),
         ("router only / VSA (> 1)", "vsa-router-only", "vsa"),
     ):
-        yield said, ratio(found.get(above, {}), found.get(below, {}))
+        yield said, f"{ratio(found.get(above, {}), found.get(below, {}))}; over clips, by seed: {paired('vsa', above, below)}"
 
 
 def show_sla() -> Iterator[tuple[str, str]]:
-    """Excess over the dense model's loss, by method."""
-    found = by_method("sla")
-    dense = stored()["sla", "dense", 0]
-    base, spread = dense["loss"], np.array(dense["losses"])
+    """Excess over the dense model's loss and distance from its predictions, by method."""
+    found, rows = by_method("sla"), stored()
+    apart = by_method("sla", "apart")
+    if ("sla", "dense", 0) not in rows:
+        return
+    base = rows["sla", "dense", 0]["loss"]
     yield "loss, dense", f"{base:.4f}"
-    for name in found:
+    for name, each in found.items():
+        excess = {seed: loss - base for seed, loss in each.items()}
+        only = {seed: loss - base for seed, loss in found.get("sparse only", {}).items()}
         if name.startswith("untuned"):
-            extra = np.array(stored()["sla", name, 0]["losses"]) - spread
-            error = float(extra.std(ddof=1) / np.sqrt(len(extra)))
-            yield f"excess, {name}", f"{extra.mean():.4f} = {extra.mean() / error:.1f} standard errors"
-    excess = {name: {seed: loss - base for seed, loss in each.items()} for name, each in found.items() if "unt" not in name}
-    for name, each in excess.items():
-        if name != "dense":
-            said = ratio(each, excess.get("sparse only", {}))
-            yield f"excess, {name}", f"{interval(list(each.values()), 4)}; over sparse only: {said}"
+            yield f"excess, {name}", f"{excess[0]:.4f}"
+        elif name != "dense":
+            cost = next(row.get("flops", 0) for (part, method, _), row in rows.items() if (part, method) == ("sla", name)) / 1e6
+            yield (
+                f"excess, {name}",
+                f"{interval(list(excess.values()), 4)}; over sparse only {ratio(excess, only)}; {cost:.0f} MFLOP a clip",
+            )
+            yield f"distance from the dense model, {name}", f"over sparse only {ratio(apart[name], apart.get('sparse only', {}))}"
+            if name != "sparse only":
+                yield f"{name} - sparse only, over clips, by seed", paired("sla", name, "sparse only")
 
 
 def show_radial() -> Iterator[tuple[str, str]]:
@@ -423,10 +451,12 @@ def show_sample() -> Iterator[tuple[str, str]]:
         values = [stored()["sample", method, seed] for seed in seeds if ("sample", method, seed) in stored()]
         means = {field: float(np.mean([each[field] for each in values])) for field in ("density", "psnr", "ssim", "edges")}
         yield method, f"density {means['density']:.3f}: {means['psnr']:.2f} dB, SSIM {means['ssim']:.4f}, edges {means['edges']:.4f}"
-    for rival in ("raster, top-p", "raster, pooled"):
+    for rival in ("raster, top-p", "raster, pooled", "tiles, top-p"):
         for seed in seeds:
             at, db = curve("SVG2 clusters", "sample", seed, "psnr")
             other = curve(rival, "sample", seed, "psnr")
+            if not len(at) or not len(other[0]):
+                continue
             within = (at >= other[0][0]) & (at <= other[0][-1])
             lead = db[within] - np.interp(at[within], *other)
             yield (
@@ -437,12 +467,22 @@ def show_sample() -> Iterator[tuple[str, str]]:
 
 def show_rank() -> Iterator[tuple[str, str]]:
     """Stable ranks, by layer and head."""
-    row = stored()["rank", "dense", 0]
-    yield "heads whose rest has the lower rank (>= 0.8)", f"{row['lower']:.3f}"
+    row = stored().get(("rank", "dense", 0))
+    if row is None:
+        return
+    yield "heads, of all layers and clips, whose rest has the lower rank (>= 0.8)", f"{row['lower']:.3f}"
     for name in ("kept", "rest"):
         yield f"median stable rank, {name}", f"{np.median(row[name]):.2f}"
 
 
+SETTINGS: dict[str, object] = {
+    "vsa": (FROM_SCRATCH, KEEP),
+    "sla": (TUNED, TILES),
+    "radial": (LORA, LONG),
+    "sample": (SAMPLING_STEPS, CLIPS, DENSE_STEPS),
+    "curves": (),
+    "rank": (),
+}
 SHOWN: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "vsa": show_vsa,
     "sla": show_sla,
