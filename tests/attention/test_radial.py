@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_the_papers_formula_pair_by_pair():
 
 
 def literal_block_mask(f, s, block, gamma, sink):
-    """The published rule, pixel by pixel."""
+    """The published rule, pixel by pixel; of a shorter last row of blocks the queries that exist."""
     n = f * s
     total = -(-n // block)
     found = np.zeros((total, total), bool)
@@ -90,7 +91,7 @@ def literal_block_mask(f, s, block, gamma, sink):
             canvas[a : a + s, b : b + s] = local
             for x in range(0, len(canvas), block):
                 for y in range(0, canvas.shape[1], block):
-                    columns = canvas[x : x + block, y : y + block].mean(axis=0)
+                    columns = canvas[x : min(x + block, n - i * s + a), y : y + block].mean(axis=0)
                     some = (columns > 0).sum()
                     if some and (columns > 1 / 3).sum() > 0.6 * some:
                         found[(i * s) // block + x // block, (j * s) // block + y // block] = True
@@ -103,6 +104,19 @@ def literal_block_mask(f, s, block, gamma, sink):
 @pytest.mark.parametrize("sink", [True, False])
 def test_block_mask_is_the_published_rule(f, s, block, gamma, sink):
     assert np.array_equal(block_mask(f, s, block, gamma, sink=sink), literal_block_mask(f, s, block, gamma, sink))
+
+
+@pytest.mark.parametrize(("f", "s", "block"), [(4, 100, 64), (4, 101, 64), (3, 91, 64), (7, 75, 64), (5, 33, 32), (9, 11, 4)])
+@pytest.mark.parametrize("text", [0, 13])
+def test_every_row_of_blocks_keeps_the_sink_and_its_neighbours_whatever_the_length(f, s, block, text):
+    mask, n = block_mask(f, s, block, 0.2, text=text), f * s + text
+    for row in range(len(mask)):
+        held = (np.arange(max(row * block, text), min((row + 1) * block, n)) - text) // s  # frames of the block's queries
+        if not len(held):
+            continue
+        most = np.bincount(held).argmax()
+        for first, last in ((0, 0), (max(most - 1, 0), min(most + 1, f - 1))):
+            assert mask[row, (text + first * s) // block : -(-(text + (last + 1) * s) // block)].all()
 
 
 def test_published_densities():
@@ -124,6 +138,26 @@ def test_text_and_a_ragged_last_block_are_read():
     tokens = token_mask(ready(RadialPaper(), 3, 7), 3, 7)
     index = RadialSelector("paper", block=4).mask(3, 7, text=6)
     assert np.repeat(np.repeat(index, 4, axis=0), 4, axis=1)[6:27, 6:27][tokens].all()
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 9), st.integers(1, 20), st.integers(1, 9), st.booleans(), st.integers(0, 11))
+def test_blocks_of_the_paper_are_those_that_hold_a_pair_of_its_token_mask(f, s, block, sink, text):
+    n = f * s + text
+    tokens = np.ones((n, n), bool)
+    tokens[text:, text:] = token_mask(ready(RadialPaper(), f, s), f, s, sink=sink)
+    edges = np.arange(0, n, block)
+    expected = np.logical_or.reduceat(np.logical_or.reduceat(tokens, edges, axis=0), edges, axis=1)
+    selector = RadialSelector("paper", block=block, sink="first_frame" if sink else "none")
+    assert np.array_equal(selector.mask(f, s, text), expected)
+
+
+def test_blocks_of_the_paper_are_found_without_a_mask_of_all_tokens():
+    tracemalloc.start()
+    RadialSelector("paper", block=64).mask(32, 64)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (32 * 64) ** 2 / 8
 
 
 def test_masks_are_cached_by_shape_and_cannot_be_spoilt():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -33,8 +34,8 @@ def block_mask(
     """The published code's block mask, shape (blocks, blocks); read-only.
 
     For each pair of frames the band of its rule is laid at its true offset in a canvas of whole blocks; a block is kept iff more than
-    ``rule[1]`` of those of its columns that hold anything are filled to more than ``rule[0]``. A last, shorter block is kept too, and
-    rows and columns of the ``text`` tokens in front of the video are all on.
+    ``rule[1]`` of those of its columns that hold anything are filled to more than ``rule[0]``, of the queries that exist: the last row of
+    blocks may be shorter. The diagonal is kept too, and rows and columns of the ``text`` tokens in front of the video are all on.
 
     Raises
     ------
@@ -43,28 +44,43 @@ def block_mask(
     """
     if min(f, s, block) < 1 or text < 0 or not gamma > 0:
         raise InputError(f"frames, tokens and block must be at least 1 and gamma above 0, got {f}, {s}, {block} and {gamma}.")
-    n = f * s
-    total = -(-(n + text) // block)
-    found = np.zeros((total, total), bool)
+    near = _apart(s)
+
+    def local(d: int, from_first: bool) -> np.ndarray | None:
+        if from_first and sink:
+            return np.ones((s, s), bool)
+        return near <= _width(d, s, block, gamma) if _is_kept(d, s, block) else None
+
+    return _assembled(f, s, block, text, local, rule)
+
+
+def _apart(s: int) -> np.ndarray:
+    """Distance of any two places of a frame, in raster order."""
     places = np.arange(s)
-    near = np.abs(np.subtract.outer(places, places))
-    shrunk: dict[tuple[int, int, int], np.ndarray] = {}
+    return np.abs(np.subtract.outer(places, places))
+
+
+def _assembled(
+    f: int, s: int, block: int, text: int, local: Callable[[int, bool], np.ndarray | None], rule: tuple[float, float]
+) -> np.ndarray:
+    """Blocks of a mask that is told for a pair of frames by how far apart they are and whether the keys are of the first; read-only."""
+    n = f * s + text
+    total = -(-n // block)
+    found = np.zeros((total, total), bool)
+    shrunk: dict[tuple[int, int, int, int], np.ndarray | None] = {}
     for i in range(f):
+        above = text + i * s
+        rows = n - (total - 1) * block if (above + s - 1) // block == total - 1 else block  # of the last block that the frame touches
         for j in range(f):
-            d = abs(i - j)
-            if j == 0 and sink:
-                local = np.ones((s, s), bool)
-            elif not _is_kept(d, s, block):
-                continue
-            else:
-                local = near <= _width(d, s, block, gamma)
-            above, before = text + i * s, text + j * s
-            key = (-1 if j == 0 and sink else d, above % block, before % block)
+            before = text + j * s
+            key = (abs(i - j) if j else -1 - i, above % block, before % block, rows)
             if key not in shrunk:
-                shrunk[key] = _shrink(local, key[1], key[2], block, rule)
+                mask = local(abs(i - j), j == 0)
+                shrunk[key] = None if mask is None else _shrink(mask, key[1], key[2], block, rows, rule)
             small = shrunk[key]
-            top, left = above // block, before // block
-            found[top : top + len(small), left : left + small.shape[1]] |= small
+            if small is not None:
+                top, left = above // block, before // block
+                found[top : top + len(small), left : left + small.shape[1]] |= small
     if text:
         last = -(-text // block)
         found[:last], found[:, :last] = True, True
@@ -82,14 +98,16 @@ def _is_kept(d: int, s: int, block: int) -> bool:
     return d <= 1 or r >= block or d % math.floor(block / r) == 0
 
 
-def _shrink(local: np.ndarray, top: int, left: int, block: int, rule: tuple[float, float]) -> np.ndarray:
+def _shrink(local: np.ndarray, top: int, left: int, block: int, rows: int, rule: tuple[float, float]) -> np.ndarray:
+    """Blocks that are kept of a mask laid at an offset; its last row of blocks has ``rows`` queries."""
     s = len(local)
     canvas = np.zeros((-(-(top + s) // block) * block, -(-(left + s) // block) * block), bool)
     canvas[top : top + s, left : left + s] = local
-    density = canvas.reshape(len(canvas) // block, block, canvas.shape[1] // block, block).mean(axis=1)
-    filled = (density > 0).sum(axis=2)
-    full = (density > rule[0]).sum(axis=2)
-    return np.asarray((filled > 0) & (full > rule[1] * filled))
+    filled = canvas.reshape(len(canvas) // block, block, canvas.shape[1] // block, block).sum(axis=1)
+    height = np.full((len(filled), 1, 1), block)
+    height[-1] = rows
+    full = (filled > rule[0] * height).sum(axis=2)
+    return np.asarray((filled > 0).any(axis=2) & (full > rule[1] * (filled > 0).sum(axis=2)))
 
 
 class RadialSelector(Parameters):
@@ -166,11 +184,9 @@ def _index(form: str, f: int, s: int, block: int, gamma: float, sink: str, text:
 def _paper_blocks(f: int, s: int, block: int, sink: bool, text: int) -> np.ndarray:
     policy = RadialPaper()
     policy.reset(RadialSpec(f, s, sink=sink), np.random.default_rng(0))
-    n = f * s + text
-    tokens = np.ones((n, n), bool)
-    tokens[text:, text:] = token_mask(policy, f, s, sink=sink)
-    edges = np.arange(0, n, block)
-    rows = np.logical_or.reduceat(tokens, edges, axis=0)
-    found = np.logical_or.reduceat(rows, edges, axis=1)
-    found.flags.writeable = False
-    return np.asarray(found)
+    widths, near = bands(policy, f, s), _apart(s)
+
+    def local(d: int, from_first: bool) -> np.ndarray:
+        return np.ones((s, s), bool) if from_first and sink else near + 1 <= widths[d]
+
+    return _assembled(f, s, block, text, local, (0.0, 0.0))
