@@ -35,6 +35,7 @@ from cloudchamber.attention.sla.simulator import flops, judge, linear, marginal,
 from cloudchamber.attention.sla.study import SlaStudy
 from cloudchamber.attention.sla.sums import Sums
 from cloudchamber.attention.sparse import SparseAttention
+from cloudchamber.attention.vsa.coarse import vsa
 from cloudchamber.core.errors import CandidateError, InputError
 from tests.attention.cases import ragged, tensors
 
@@ -312,6 +313,15 @@ def test_a_dense_checkpoint_loads_only_if_that_is_said():
     assert torch.equal(model.inner.weight, dense.inner.weight)
     with pytest.raises(InputError, match=r"lacks 2 keys of the model, inner\.bias"):
         load(model, {}, from_dense=True)
+
+
+def test_a_dense_checkpoint_loads_into_any_correction():
+    dense, model = Layer(tuned=False), Layer(tuned=False)
+    convert(model, lambda: vsa(8, 1, 8), "attn")
+    with pytest.raises(InputError, match="from_dense=True"):
+        load(model, dense.state_dict())
+    load(model, dense.state_dict(), from_dense=True)
+    assert torch.equal(model.inner.weight, dense.inner.weight)
 
 
 def test_weights_come_back_from_a_file(tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from cloudchamber.attention.sparse import SparseAttention
 from cloudchamber.core.errors import InputError
 
 from .branch import LinearBranch
@@ -21,7 +22,7 @@ def load(model: torch.nn.Module, state: Mapping[str, Tensor], *, from_dense: boo
     model : torch.nn.Module
     state : mapping of str to Tensor
     from_dense : bool, default False
-        The state is of the dense model: what the linear branches add may be missing, and stays as it is.
+        The state is of the dense model: what corrections add, linear branches or VSA's gates, may be missing, and stays as it is.
 
     Raises
     ------
@@ -30,7 +31,7 @@ def load(model: torch.nn.Module, state: Mapping[str, Tensor], *, from_dense: boo
         a word. Or if it lacks others.
     """
     own = set(model.state_dict())
-    added = {f"{name}.{key}" if name else key for name, branch in _branches(model) for key in branch.state_dict()}
+    added = {f"{name}.{key}" if name else key for name, each in _corrections(model) for key in each.state_dict()}
     extra, missing = sorted(set(state) - own), sorted(own - set(state) - (added if from_dense else set()))
     if extra:
         raise InputError(
@@ -104,6 +105,12 @@ def warn_if_untrained(model: torch.nn.Module) -> list[str]:
             stacklevel=2,
         )
     return names
+
+
+def _corrections(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    """What corrects a sparse attention, or may."""
+    owners = {id(each.correction) for each in model.modules() if isinstance(each, SparseAttention)}
+    return [(name, each) for name, each in model.named_modules() if id(each) in owners or isinstance(each, LinearBranch)]
 
 
 def _branches(model: torch.nn.Module) -> list[tuple[str, LinearBranch]]:
