@@ -169,6 +169,40 @@ def test_what_subtraction_would_lose_is_added_instead():
     assert (made - exact).abs().max() < 1e-5
 
 
+def test_what_subtraction_would_lose_of_a_gradient_is_added_instead():
+    """A query block whose weight is tiny has a gradient that swamps what it would be taken from: its keys are those of few features."""
+    rng = torch.Generator().manual_seed(0)
+    q, k = (torch.rand(1, 1024, 16, generator=rng) for _ in range(2))
+    v, weights = (torch.randn(1, 1024, 16, generator=rng) for _ in range(2))
+    q[:, :64, :8], k[:, :, 8:], k[:, -128:-64, 8:] = 0, 0, 1.0
+    q[:, 64:, 8:] *= 0.01
+    marginal = np.ones((1, 16, 16), bool)
+    marginal[0, 0, 14], marginal[0, 1:, 3] = False, False
+    plan, found = Plan(Cut(np.full((1, 16), 64)), Cut(np.full((1, 16), 64)), marginal), []
+    for kind in (torch.float32, torch.float64):
+        inputs = [each.to(kind).requires_grad_() for each in (q, k, v)]
+        found.append(torch.autograd.grad((linear_attention(*inputs, plan) * weights.to(kind)).sum(), inputs))
+    for made, exact in zip(*found, strict=True):
+        assert (made - exact).norm() <= 1e-4 * exact.norm()
+
+
+def test_a_gradient_is_not_lost_in_one_feature_because_others_are_large():
+    """What is taken away is far larger than the rest in the one feature that the key block has."""
+    q, k, v = (each[0].abs() for each in tensors(1, 1, 64, 4))
+    q[:, :8, 1:], k[:, :32, 1:], k[:, 32:, 0] = 0, 0, 0
+    q[:, 8:, 0] *= 1e-6
+    q[:, 8:16, 1:] *= 1e-3  # weights of these are tiny, so that their gradients are as large, in other features
+    k[:, 32:] *= 1e-2
+    k[:, 8:32] *= 1e-3
+    marginal = np.ones((1, 8, 8), bool)
+    marginal[0, 0, 0] = False
+    plan, found = Plan(Cut(np.full((1, 8), 8)), Cut(np.full((1, 8), 8)), marginal), []
+    for kind in (torch.float32, torch.float64):
+        inputs = [each.to(kind).requires_grad_() for each in (q, k, v)]
+        found.append(torch.autograd.grad(linear_attention(*inputs, plan).square().sum(), inputs)[2][:, :8])
+    assert (found[0] - found[1]).norm() <= 1e-4 * found[1].norm()
+
+
 def test_the_branch_costs_next_to_nothing():
     index = index_of(np.stack([labelled(np.eye(256, dtype=bool), np.zeros((256, 256)), 25)]), *[Blocks.uniform(16384, 64)] * 2)
     x = torch.empty(1, 1, 16384, 64)

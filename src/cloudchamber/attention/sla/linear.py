@@ -23,7 +23,7 @@ from cloudchamber.core.errors import ChamberError
 from .sums import Sums
 
 EPSILON = 1e-5
-GUARD = 1e-2  # a weight that falls below this share of the total has lost two digits by subtraction: it is summed again without
+GUARD = 1e-2  # what falls below this share of the total has lost two digits by subtraction: it is summed again without
 
 
 class NotFinite(ChamberError, ArithmeticError):
@@ -108,12 +108,6 @@ class Plan:
         """Every key for every query."""
         return cls(Cut(np.array([[queries]])), Cut(np.array([[keys]])), None, group)
 
-    @cached_property
-    def swapped(self) -> Sums:
-        """The sums seen from the keys."""
-        assert self.marginal is not None
-        return Sums.of(self.marginal.transpose(0, 2, 1))
-
 
 def linear_attention(phi_q: Tensor, phi_k: Tensor, v: Tensor, plan: Plan) -> Tensor:
     """Output for each query, (query heads, queries, dimension of v); 0 where nothing is marginal.
@@ -165,7 +159,7 @@ class _Linear(torch.autograd.Function):
         d_rows = plan.q.split(torch.cat([d_out, -(out * d_out).sum(2, keepdim=True)], 2).div_(weight))
         d_phi_q = plan.q.join(d_rows @ sums.transpose(2, 3))
         d_sums = plan.q.split(phi_q).transpose(2, 3) @ d_rows
-        d_parts = d_sums if plan.marginal is None else _summed(d_sums, plan.swapped, 1)
+        d_parts = d_sums if plan.marginal is None else _summed(d_sums, _from_keys(d_sums, plan.marginal), 1)
         if plan.group > 1:
             d_parts = d_parts.view(-1, plan.group, *d_parts.shape[1:]).sum(1)
         d_phi_k = plan.k.join(plan.k.split(_with_ones(v)) @ d_parts.transpose(2, 3))
@@ -208,3 +202,16 @@ def _lost(rows: Tensor, sums: Tensor, parts: Tensor, plan: Plan) -> np.ndarray |
     whole = parts[..., -1].sum(1).repeat_interleave(plan.group, 0)[:, None, :, None]
     is_small = ((rows @ sums[..., -1:]) < GUARD * (rows @ whole))[..., 0].any(2)
     return is_small.cpu().numpy() if bool(is_small.any()) else None
+
+
+def _from_keys(d_sums: Tensor, marginal: np.ndarray) -> Sums:
+    """The sums seen from the keys.
+
+    A query whose weight is tiny has a huge gradient. A key block that would take more of some feature from the total than is left of it by
+    far is summed without.
+    """
+    mask = marginal.transpose(0, 2, 1)
+    size = d_sums.abs().amax(3)
+    is_in = torch.from_numpy(np.ascontiguousarray(mask)).to(d_sums.device)
+    lost = (is_in.to(size.dtype) @ size < GUARD * ((~is_in).to(size.dtype) @ size)).any(2)
+    return Sums.of(mask, lost.cpu().numpy())
