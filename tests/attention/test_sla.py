@@ -203,6 +203,35 @@ def test_a_gradient_is_not_lost_in_one_feature_because_others_are_large():
     assert (found[0] - found[1]).norm() <= 1e-4 * found[1].norm()
 
 
+@pytest.mark.parametrize("combine", ["sum", "ratio"])
+@pytest.mark.parametrize("phi", PHIS)
+def test_autocast_does_not_reach_the_branch(phi, combine):
+    branch = LinearBranch(16, phi=phi, combine=combine)
+    for each in branch.parameters():
+        torch.nn.init.normal_(each, 0.3, 0.5)
+    index = index_of(random_labels(2, 4, 4, 0), *[Blocks.uniform(64, 16)] * 2)
+    found = []
+    for enabled in (False, True):
+        inputs = [each.requires_grad_() for each in tensors(1, 2, 64, 16)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = branch((torch.zeros(1, 2, 64, 16), torch.zeros(1)), *inputs, index)
+        found.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_linear_attention_alone_has_sums_of_single_precision_under_autocast():
+    labels, found = random_labels(2, 4, 4, 0), []
+    plan = Plan(Cut(np.full((1, 4), 16)), Cut(np.full((1, 4), 16)), labels == 0)
+    for enabled in (False, True):
+        leaves = [each[0].abs().requires_grad_() for each in tensors(1, 2, 64, 16)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = linear_attention(*leaves, plan)
+            found.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other) and one.dtype == torch.float32
+
+
 def test_the_branch_costs_next_to_nothing():
     index = index_of(np.stack([labelled(np.eye(256, dtype=bool), np.zeros((256, 256)), 25)]), *[Blocks.uniform(16384, 64)] * 2)
     x = torch.empty(1, 1, 16384, 64)

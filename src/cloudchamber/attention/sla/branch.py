@@ -24,7 +24,7 @@ class LinearBranch(torch.nn.Module):
     """Linear attention over what is not read in full, projected and added: O = O_s + O_l W + b, with one W for all heads of a layer.
 
     W and b begin at zero, so that a model is at first what sparse attention makes of it, to the bit. **Before training the branch has no
-    effect.** They stay in float32 whatever the model is cast to.
+    effect.** They stay in float32 whatever the model is cast to, and autocast does not reach the branch.
 
     Parameters
     ----------
@@ -79,6 +79,10 @@ class LinearBranch(torch.nn.Module):
         """
         if not q.shape[3] == k.shape[3] == v.shape[3] == self.head_dim:
             raise InputError(f"this branch has head_dim = {self.head_dim}; q, k and v have {q.shape[3]}, {k.shape[3]} and {v.shape[3]}.")
+        with torch.autocast(q.device.type, enabled=False):  # sums of half precision would be none
+            return self._combined(fine, q, k, v, index)
+
+    def _combined(self, fine: tuple[Tensor, Tensor], q: Tensor, k: Tensor, v: Tensor, index: BlockIndex) -> Tensor:
         kind, group = torch.promote_types(q.dtype, torch.float32), q.shape[1] // k.shape[1]
         q, k, v = (each.to(kind).flatten(0, 1) for each in (q, k, v))
         plan = self._plan(index, len(q), q.shape[1], k.shape[1], group)

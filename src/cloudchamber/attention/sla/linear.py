@@ -125,7 +125,9 @@ def linear_attention(phi_q: Tensor, phi_k: Tensor, v: Tensor, plan: Plan) -> Ten
     NotFinite
         If a query's sum of weights is not finite.
     """
-    return _Linear.apply(phi_q, phi_k, v, plan)  # type: ignore[no-any-return, no-untyped-call]
+    kind = torch.promote_types(phi_q.dtype, torch.float32)
+    with torch.autocast(v.device.type, enabled=False):  # sums of half precision would be none
+        return _Linear.apply(*(each.to(kind) for each in (phi_q, phi_k, v)), plan)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Linear(torch.autograd.Function):
@@ -154,8 +156,12 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        phi_q, phi_k, v, out, weight, sums = ctx.saved_tensors
-        plan: Plan = ctx.plan
+        with torch.autocast(d_out.device.type, enabled=False):
+            return *_Linear._gradients(d_out, ctx.saved_tensors, ctx.plan), None
+
+    @staticmethod
+    def _gradients(d_out: Tensor, saved: tuple[Tensor, ...], plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        phi_q, phi_k, v, out, weight, sums = saved
         d_rows = plan.q.split(torch.cat([d_out, -(out * d_out).sum(2, keepdim=True)], 2).div_(weight))
         d_phi_q = plan.q.join(d_rows @ sums.transpose(2, 3))
         d_sums = plan.q.split(phi_q).transpose(2, 3) @ d_rows
@@ -164,7 +170,7 @@ class _Linear(torch.autograd.Function):
             d_parts = d_parts.view(-1, plan.group, *d_parts.shape[1:]).sum(1)
         d_phi_k = plan.k.join(plan.k.split(_with_ones(v)) @ d_parts.transpose(2, 3))
         d_v = plan.k.join(plan.k.split(phi_k) @ d_parts[..., :-1])
-        return d_phi_q, d_phi_k, d_v, None
+        return d_phi_q, d_phi_k, d_v
 
 
 def _find(weight: Tensor) -> None:
