@@ -268,6 +268,33 @@ def test_the_ratio_keeps_dense_attention_where_everything_is_critical_and_mixes_
     assert torch.allclose(part(q, k, ones).out, ones, atol=1e-4)  # a mean of means, whatever the share
 
 
+@pytest.mark.parametrize("region", ["marginal", "complement"])
+def test_the_ratio_is_sparse_attention_where_the_branch_is_left_nothing(region):
+    q, k, v = small(24)
+    labels = random_labels(2, 6, 7, 0)
+    labels[labels == 0] = -1 if region == "marginal" else 1
+    labels[:, :, 6] = 0  # an empty block
+    if region == "complement":
+        labels[:, :, :6] = 1
+    index = index_of(labels, Blocks.uniform(24, 4), Blocks(np.array([[4] * 6 + [0]], np.int32)))
+    fine = sparse_attention(q, k, v, index)
+    branch = LinearBranch(3, combine="ratio", region=region).double()
+    assert torch.equal(branch(fine, q, k, v, index), fine[0])
+
+
+def test_negligible_blocks_do_not_count_in_the_ratio():
+    q, k, v = small(24)
+    labels = random_labels(2, 6, 6, 1)
+    labels[:, :, 5] = -1
+    labels[:, :, 0], labels[:, :, 1] = 1, 0
+    index = index_of(labels, *[Blocks.uniform(24, 4)] * 2)
+    branch = LinearBranch(3, combine="ratio").double()
+    other = k.clone()
+    other[:, :, 20:] = 30 * q[:, :, 20:]
+    made = [branch(sparse_attention(q, each, v, index), q, each, v, index) for each in (k, other)]
+    assert torch.allclose(*made, atol=1e-12)
+
+
 def test_the_projection_stays_in_single_precision_in_a_model_of_half():
     attention = sla(16, k_h=0.3).to(torch.bfloat16)
     assert attention.correction.projection.weight.dtype == torch.float32

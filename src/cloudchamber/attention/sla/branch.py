@@ -37,7 +37,7 @@ class LinearBranch(torch.nn.Module):
         for all queries and counts the critical ones twice.
     combine : {"sum", "ratio"}, default "sum"
         "ratio" is a O_s + (1 - a) O_l without projection, where a estimates the share of attention that is critical: a sigmoid of a learned
-        line through log(critical / rest) of the pooled scores. It is not sparse attention at first.
+        line through log(critical / rest) of the pooled scores, 1 where the branch is left nothing. It is not sparse attention at first.
 
     References
     ----------
@@ -115,12 +115,16 @@ class LinearBranch(torch.nn.Module):
         if self.region == "all":
             return Plan.of_all(queries, keys, group)
         shape = (index.heads, index.q_blocks, index.k_blocks)
+        marginal = np.broadcast_to(~self._taken(index).reshape(shape), (heads, *shape[1:]))
+        k_sizes = index.k_sizes[::group] if len(index.k_sizes) > 1 else index.k_sizes
+        return Plan(Cut(index.q_sizes), Cut(k_sizes), marginal, group)
+
+    def _taken(self, index: BlockIndex) -> np.ndarray:
+        """Blocks that are critical, and negligible ones where these are not for the branch: (rows, key blocks)."""
         taken = index.rows.mask(index.k_blocks)
         if self.region == "marginal" and index.negligible is not None:
             taken |= index.negligible.mask(index.k_blocks)
-        marginal = np.broadcast_to(~taken.reshape(shape), (heads, *shape[1:]))
-        k_sizes = index.k_sizes[::group] if len(index.k_sizes) > 1 else index.k_sizes
-        return Plan(Cut(index.q_sizes), Cut(k_sizes), marginal, group)
+        return taken
 
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, plan: Plan, heads: int) -> Tensor:
         try:
@@ -140,13 +144,16 @@ class LinearBranch(torch.nn.Module):
         mean_q, mean_k = (_means(cut, x) for cut, x in ((q_cut, q), (k_cut, k.repeat_interleave(group, 0))))
         size = torch.as_tensor(index.k_sizes.astype(np.float64), dtype=q.dtype, device=q.device)
         scores = (mean_q @ mean_k.transpose(1, 2) * scale_of(self.head_dim)) + size.clamp(min=1e-9).log()[:, None]
-        critical = torch.from_numpy(index.rows.mask(index.k_blocks).reshape(index.heads, index.q_blocks, -1)).to(q.device)
-        critical = critical.expand(len(q), -1, -1)
-        some, all_ = critical.any(2), critical.all(2)
-        read = scores.masked_fill(~critical & some[..., None], -torch.inf).logsumexp(2)
-        rest = scores.masked_fill(critical & ~all_[..., None], -torch.inf).logsumexp(2)
+        shape, exists = (index.heads, index.q_blocks, index.k_blocks), (size > 0)[:, None]
+        critical, others = (
+            torch.from_numpy(each.reshape(shape)).to(q.device).expand(len(q), -1, -1) & exists
+            for each in (index.rows.mask(index.k_blocks), ~self._taken(index))
+        )
+        is_read, is_left = critical.any(2), others.any(2)
+        read = scores.masked_fill(~critical & is_read[..., None], -torch.inf).logsumexp(2)
+        rest = scores.masked_fill(~others & is_left[..., None], -torch.inf).logsumexp(2)
         share = torch.sigmoid(self.gate[0] * (read - rest) + self.gate[1])
-        share = share.masked_fill(all_, 1.0).masked_fill(~some, 0.0)
+        share = share.masked_fill(~is_read, 0.0).masked_fill(~is_left, 1.0)
         return q_cut.join(share[..., None, None].expand(-1, -1, q_cut.longest, 1))[..., 0]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
