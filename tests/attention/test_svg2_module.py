@@ -211,6 +211,17 @@ def test_wrong_masks_are_refused(mask, words):
         svg2(policy=Wrong(), layout=KMeansLayout(2, 3), min_tokens=0)(q, k, v)
 
 
+def test_an_empty_cluster_takes_no_part_in_the_estimate():
+    """Keys far from the origin have low logits; the mean of an empty cluster, 0, has a higher one than all of them."""
+    rng = np.random.default_rng(0)
+    k = rng.standard_normal((4, 16))[rng.integers(0, 4, 512)]
+    q = rng.standard_normal((512, 16))
+    q[:, 0], k[:, 0] = 100.0, k[:, 0] - 100.0
+    q, k = (torch.from_numpy(each).float()[None, None] for each in (q, k))
+    result = svg2(0.5, policy=CentroidTopP(0.0), min_tokens=0)(q, k, torch.randn(k.shape, generator=torch.Generator().manual_seed(0)))
+    assert (result.index.k_sizes == 0).any() and result.density < 0.8
+
+
 @pytest.mark.parametrize("metric", ["cosine", "dot"])
 def test_directions_are_clustered_whatever_their_length(metric):
     rng = np.random.default_rng(0)

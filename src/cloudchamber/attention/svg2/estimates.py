@@ -42,7 +42,7 @@ def view_of(
     scale = scale_of(q.shape[1])
     spread = 0.5 * scale**2 * ((mean_q**2) @ var_k.T + var_q @ (mean_k**2).T)
     sizes_q, sizes_k = (each.sizes[0].astype(np.int64) for each in (q_blocks, k_blocks))
-    logits = scale * mean_q @ mean_k.T
+    logits = np.where(sizes_k > 0, scale * mean_q @ mean_k.T, -np.inf)  # an empty cluster's mean is no key
     weight = sizes_k * np.exp(logits - logits.max(axis=1, keepdims=True))
     return ClusterView(
         weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-300),
