@@ -222,6 +222,28 @@ def test_an_empty_cluster_takes_no_part_in_the_estimate():
     assert (result.index.k_sizes == 0).any() and result.density < 0.8
 
 
+@pytest.mark.parametrize("start", ["k-means++", "random"])
+def test_clusters_of_a_clip_do_not_depend_on_its_batch(start):
+    q, k, _ = tensors(2, 4, 300, 8, key_heads=2)
+    layout = KMeansLayout(6, 9, start=start)
+    carries = Carry(), Carry()
+    for _ in range(2):  # the second starts from the centres of the first
+        together = layout.arrange(q, k, None, carries[0])
+        alone = layout.arrange(q[1:], k[1:], None, carries[1])
+        for one, both in zip(alone, together, strict=True):
+            half = len(both.sizes) // 2
+            assert np.array_equal(one.order, both.order[half:]) and np.array_equal(one.sizes, both.sizes[half:])
+
+
+def test_an_answer_about_a_clip_does_not_depend_on_its_batch():
+    q, k, v = tensors(2, 2, 256, 8)
+    together, alone = (
+        SparseAttention(ClusterSelector(CalibratedTopP(), 0.6, samples=4), layout=Raster(16))(*each)
+        for each in ((q, k, v), (q[1:], k[1:], v[1:]))
+    )
+    assert np.array_equal(together.index.to_mask()[2:], alone.index.to_mask())
+
+
 @pytest.mark.parametrize("metric", ["cosine", "dot"])
 def test_directions_are_clustered_whatever_their_length(metric):
     rng = np.random.default_rng(0)

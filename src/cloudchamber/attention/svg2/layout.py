@@ -13,7 +13,7 @@ from cloudchamber.attention.layouts import Carry
 from cloudchamber.attention.model import Blocks, Grid
 from cloudchamber.core.errors import InputError
 
-from .clustering import METRICS, Metric, batch_kmeans
+from .clustering import METRICS, Clusters, Metric, batch_kmeans
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class KMeansLayout:
     start : {"k-means++", "random"}, default "k-means++"
         First centres. Random rows merge groups that k-means++ tells apart.
     seed : int, default 0
-        Of the first centres.
+        Of the first centres, together with the head's number: a clip's blocks do not depend on its batch.
 
     References
     ----------
@@ -94,27 +94,33 @@ class KMeansLayout:
             raise InputError(f"{grid} has {grid.tokens} tokens, q and k have {q.shape[2]} and {k.shape[2]}.")
         rows = [x.detach().flatten(0, 1)[:, text:].to("cpu", torch.float32).numpy() for x in (q, k)]
         counts = [_clusters(self.n_q, rows[0].shape[1], 128, 4, 400), _clusters(self.n_k, rows[1].shape[1], 64, 8, 1000)]
-        last, rng = carry.layout, np.random.default_rng(self.seed)
-        tokens = (q.shape[2], k.shape[2])
+        last, tokens = carry.layout, (q.shape[2], k.shape[2])
         fits = (
             isinstance(last, Centroids)
             and last.tokens == tokens
             and all(centres.shape == (len(x), count, x.shape[2]) for centres, x, count in zip((last.q, last.k), rows, counts, strict=True))
         )
-        made = [
-            batch_kmeans(
-                x,
-                count,
-                init=getattr(last, name) if fits else self.start,
-                iterations=self.step_iters if fits else self.init_iters,
-                metric=self.metric,
-                rng=rng,
-            )
-            for name, x, count in zip("qk", rows, counts, strict=True)
-        ]
+        before = (last.q, last.k) if isinstance(last, Centroids) and fits else (None, None)
+        made = [self._clustered(rows[side], counts[side], x.shape[1], before[side]) for side, x in enumerate((q, k))]
         resets = (last.resets if isinstance(last, Centroids) else 0) + (last is not None and not fits)
         carry.layout = Centroids(made[0].centres, made[1].centres, tokens, resets)
         return _with_text(made[0].blocks(), text), _with_text(made[1].blocks(), text)
+
+    def _clustered(self, rows: np.ndarray, count: int, heads: int, before: np.ndarray | None) -> Clusters:
+        """Clusters of (batch x heads, tokens, dimension), each head with draws of its own, so that no clip depends on its batch."""
+        found = [
+            batch_kmeans(
+                rows[i : i + 1],
+                count,
+                init=self.start if before is None else before[i : i + 1],
+                iterations=self.init_iters if before is None else self.step_iters,
+                metric=self.metric,
+                rng=np.random.default_rng((self.seed, i % heads)),
+            )
+            for i in range(len(rows))
+        ]
+        labels, centres = (np.concatenate([getattr(each, name) for each in found]) for name in ("labels", "centres"))
+        return Clusters(labels, centres, sum(each.inertia for each in found), max(each.iterations for each in found))
 
     def __repr__(self) -> str:
         return f"KMeansLayout({self.n_q}, {self.n_k}, init_iters={self.init_iters}, step_iters={self.step_iters}, metric={self.metric!r})"

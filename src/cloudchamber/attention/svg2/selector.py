@@ -51,9 +51,10 @@ class ClusterSelector:
         InputError
             If an answer has another shape, or leaves a query without keys.
         """
-        heads, rng = len(scene.q), np.random.default_rng(self._seed)
-        self.policy.reset(ClusterSpec(self.p, heads), rng)
-        return Selection(np.stack([self._head(scene, h, rng) for h in range(heads)]))
+        heads = len(scene.q)
+        self.policy.reset(ClusterSpec(self.p, heads), np.random.default_rng(self._seed))
+        # every head draws anew from the seed: a scene does not tell which clip a head is of, and none may depend on its batch
+        return Selection(np.stack([self._head(scene, h, np.random.default_rng(self._seed)) for h in range(heads)]))
 
     def _head(self, scene: Scene, h: int, rng: np.random.Generator) -> np.ndarray:
         blocks = scene.q_blocks.of_head(h), scene.k_blocks.of_head(h)
