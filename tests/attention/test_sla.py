@@ -295,6 +295,17 @@ def test_negligible_blocks_do_not_count_in_the_ratio():
     assert torch.allclose(*made, atol=1e-12)
 
 
+@pytest.mark.parametrize("k_h", [0.1, 0.5])
+def test_text_is_critical_to_all_and_all_to_it(k_h):
+    grid = Grid(4, 4, 4, text=9)
+    q, k, v = tensors(1, 2, grid.tokens, 8)
+    for layout, rows in ((TileLayout((2, 2, 2)), 2), (Raster(8), 2)):
+        index = sla(8, k_h=k_h, k_l=0.4, layout=layout)(q, k, v, grid=grid).index
+        read, negligible = (each.mask(index.k_blocks).reshape(2, index.q_blocks, -1) for each in (index.rows, index.negligible))
+        assert read[:, :rows].all() and read[:, :, :rows].all() and not read.all()
+        assert not (read & negligible).any() and negligible.any()
+
+
 def test_the_projection_stays_in_single_precision_in_a_model_of_half():
     attention = sla(16, k_h=0.3).to(torch.bfloat16)
     assert attention.correction.projection.weight.dtype == torch.float32

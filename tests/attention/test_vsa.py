@@ -167,6 +167,14 @@ def test_a_module_shows_a_policy_the_same_places_as_the_study():
     assert np.array_equal(result.index.rows.mask(12).reshape(2, 12, 12), expected)
 
 
+def test_text_reads_everything_and_is_read_by_all():
+    grid = Grid(4, 4, 4, text=9)
+    q, k, v, x = made(grid)
+    index = vsa(8, 2, 4, sparsity=0.75, tile=(2, 2, 2)).double()(q, k, v, grid=grid, x=x).index
+    mask = index.rows.mask(index.k_blocks).reshape(2, index.q_blocks, -1)
+    assert index.k_sizes[0, :2].tolist() == [8, 1] and mask[:, :2].all() and mask[:, :, :2].all() and not mask.all()
+
+
 def test_equal_scores_go_to_the_lower_tile():
     q = np.zeros((1, 8, 4), np.float32)
     from cloudchamber.attention.model import Scene

@@ -289,6 +289,15 @@ class Scene(Message, frozen=True):
         return pooled(x, blocks, how)
 
 
+def text_blocks(scene: Scene) -> tuple[int, int]:
+    """Leading blocks of queries and of keys that hold any text: these read everything and are read by all, whatever a selector says."""
+    text = 0 if scene.grid is None else scene.grid.text
+    if not text:
+        return 0, 0
+    rows, columns = (int((np.cumsum(each.sizes, axis=1) < text).sum(axis=1).max()) + 1 for each in (scene.q_blocks, scene.k_blocks))
+    return rows, columns
+
+
 def pooled(x: np.ndarray, blocks: Blocks, how: str = "mean") -> np.ndarray:
     """Mean, max or min over the tokens of each block, shape (heads, blocks, dimension); 0 for an empty block."""
     found = np.zeros((len(x), blocks.count, x.shape[2]), x.dtype)

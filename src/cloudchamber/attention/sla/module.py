@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cloudchamber.attention.layouts import Layout
-from cloudchamber.attention.model import AttentionSpec, BlockIndex, Rows, Scene, changed
+from cloudchamber.attention.model import AttentionSpec, BlockIndex, Rows, Scene, changed, text_blocks
 from cloudchamber.attention.sparse import SparseAttention
 from cloudchamber.attention.vsa.coarse import SparsityRamp
 from cloudchamber.core.errors import InputError
@@ -51,11 +51,16 @@ class SLASelector:
         self._rng, self._density = rng, spec.density
 
     def select(self, scene: Scene) -> BlockIndex:
-        """Means of blocks, and the policy's answer for every head; the answer names negligible blocks too."""
+        """Means of blocks, and the policy's answer for every head, which names negligible blocks too.
+
+        Blocks of text (``grid.text``, in front) are critical to all, and all to them, beyond the share that is asked for.
+        """
         share = self._density if self.k_h is None else self.k_h
         critical, negligible = counts(share, self.k_l, scene.k_blocks.count, strict=self.strict)
         self.policy.reset(RouteSpec(critical, negligible, len(scene.q)), self._rng)
         labels = np.stack([self.policy.route(view).labels for view in views(scene.q, scene.k, scene.q_blocks, scene.k_blocks)])
+        rows, columns = text_blocks(scene)
+        labels[:, :rows], labels[:, :, :columns] = CRITICAL, CRITICAL
         index = BlockIndex.of(labels == CRITICAL, scene.q_blocks, scene.k_blocks)
         return changed(index, negligible=Rows.of(labels == NEGLIGIBLE))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cloudchamber.attention.layouts import Layout
-from cloudchamber.attention.model import AttentionSpec, Blocks, Grid, Scene, Selection
+from cloudchamber.attention.model import AttentionSpec, Blocks, Grid, Scene, Selection, text_blocks
 from cloudchamber.attention.sparse import Schedule, SparseAttention
 from cloudchamber.core.errors import InputError
 
@@ -58,8 +58,7 @@ class ClusterSelector:
 
     def _head(self, scene: Scene, h: int, rng: np.random.Generator) -> np.ndarray:
         blocks = scene.q_blocks.of_head(h), scene.k_blocks.of_head(h)
-        text = 0 if scene.grid is None else scene.grid.text
-        skipped = [_blocks_of_text(each, text) for each in blocks]
+        skipped = text_blocks(scene)
         mask = np.ones((blocks[0].count, blocks[1].count), bool)
         rest = [Blocks(each.sizes[:, skip:]) for each, skip in zip(blocks, skipped, strict=True)]
         if not rest[0].tokens or not rest[1].tokens:
@@ -80,18 +79,13 @@ class ClusterSelector:
         if kept.shape != view.prob.shape:
             raise InputError(f"the mask of head {h} must have the shape {view.prob.shape}, got {kept.shape}.")
         kept = kept & (view.sizes_k > 0)
-        if ((view.sizes_q > 0) & ~kept.any(axis=1)).any() and not text:
+        if ((view.sizes_q > 0) & ~kept.any(axis=1)).any() and not skipped[1]:
             raise InputError(f"{self.policy!r} leaves queries of head {h} without a key; keep at least one cluster for each.")
         mask[skipped[0] :, skipped[1] :] = kept
         return mask
 
     def __repr__(self) -> str:
         return f"ClusterSelector({self.policy!r}, p={self.p})"
-
-
-def _blocks_of_text(blocks: Blocks, text: int) -> int:
-    """Leading blocks that hold any text."""
-    return int(np.searchsorted(np.cumsum(blocks.sizes[0]), text)) + 1 if text else 0
 
 
 def _places(blocks: Blocks, grid: Grid | None) -> np.ndarray:

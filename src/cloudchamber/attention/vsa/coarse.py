@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cloudchamber.attention.layouts import TileLayout
-from cloudchamber.attention.model import AttentionSpec, BlockIndex, Scene, Selection, scale_of
+from cloudchamber.attention.model import AttentionSpec, BlockIndex, Scene, Selection, scale_of, text_blocks
 from cloudchamber.attention.sparse import SparseAttention
 from cloudchamber.core.errors import InputError
 
@@ -34,16 +34,21 @@ class TileSelector:
         self._rng = rng
 
     def select(self, scene: Scene) -> Selection:
-        """Means of tiles, their scores, and the policy's answer for every head."""
+        """Means of tiles, their scores, and the policy's answer for every head.
+
+        Tiles of text (``grid.text``, in front) read everything and are read by all, beyond what the policy may keep.
+        """
         if scene.q_blocks.count != scene.k_blocks.count:
             raise InputError(f"tiles of queries and keys differ ({scene.q_blocks.count} and {scene.k_blocks.count}); give both one grid.")
         q, k, top = scene.pooled("q") * scale_of(scene.q.shape[2]), scene.pooled("k"), scene.pooled("k", "max")
         places = _places(scene)
-        frames, rows, columns = (int(size) for size in places.max(axis=0) + 1)
-        self.policy.reset(TileSpec((frames, rows, columns), scene.keep, len(q)), self._rng)
+        frames, high, wide = (int(size) for size in places.max(axis=0) + 1)
+        self.policy.reset(TileSpec((frames, high, wide), scene.keep, len(q)), self._rng)
         sizes = scene.k_blocks.sizes[0].astype(np.int64)
-        masks = [self.policy.select(TileView(q[h] @ k[h].T, q[h] @ top[h].T, sizes, places)).mask for h in range(len(q))]
-        return Selection(np.stack(masks))
+        masks = np.stack([self.policy.select(TileView(q[h] @ k[h].T, q[h] @ top[h].T, sizes, places)).mask for h in range(len(q))])
+        rows, columns = text_blocks(scene)
+        masks[:, :rows], masks[:, :, :columns] = True, True
+        return Selection(masks)
 
     def __repr__(self) -> str:
         return f"TileSelector({self.policy!r})"
