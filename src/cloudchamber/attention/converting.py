@@ -52,7 +52,7 @@ class Converted:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, **context: Any) -> Tensor:
         """Sparse attention; the carry of the last call is passed on."""
-        result = self.attention(q, k, v, **{"carry": self.carry, **self.context, **context})
+        result: AttentionResult = self.attention(q, k, v, **{"carry": self.carry, **self.context, **context})
         self.carry = result.carry
         self.last = replace(result, out=result.out.detach(), lse=result.lse.detach())
         return result.out
