@@ -101,7 +101,7 @@ def stored() -> dict[tuple[str, str, int], Result]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if row["settings"] == settings(row["part"]):
+        if row.get("settings") == settings(row["part"]):
             found[row["part"], row["method"], row["seed"]] = row
     return found
 
