@@ -54,7 +54,7 @@ def test_seeds_are_different_places_in_the_text_and_the_same_again():
 
 @needs_model
 @pytest.mark.slow
-@pytest.mark.parametrize(("study", "name"), PAIRS, ids=str)
+@pytest.mark.parametrize(("study", "name"), PAIRS, ids=lambda each: getattr(each, "name", each))
 def test_a_trial_on_real_heads_is_valid(study, name):
     workload, note = study.ready(study.workloads()["minilm"])
     assert note == "" and not workload.is_generated
@@ -62,7 +62,7 @@ def test_a_trial_on_real_heads_is_valid(study, name):
     assert trial.outcome.violations == () and not trial.is_generated
 
 
-@pytest.mark.parametrize(("study", "name"), PAIRS, ids=str)
+@pytest.mark.parametrize(("study", "name"), PAIRS, ids=lambda each: getattr(each, "name", each))
 def test_without_the_model_a_stand_in_takes_its_place_and_says_so(study, name, without_model):
     with pytest.raises(MissingExtra, match="cloudchamber\\[minilm\\]"):
         study.workloads()["minilm"].instance(3)
