@@ -357,7 +357,6 @@ def test_bad_usage_ends_with_status_2_and_says_what_to_do(options, words, tmp_pa
 @pytest.mark.slow
 def test_a_scheduler_of_a_torch_job_killed_at_twenty_random_moments_loses_nothing(tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "pyc"))
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     job = str(ROOT / "examples" / "spot_train.py")
     alone = tmp_path / "alone"
