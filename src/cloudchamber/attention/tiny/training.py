@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from cloudchamber.core.errors import InputError
 
@@ -151,7 +152,8 @@ class Training:
             for step in range(max(self.step - at, 0), stage.steps):
                 for group in self.optimiser.param_groups:
                     group["lr"] = self.recipe.lr * rate(step, stage.steps)
-                self.losses.append(descend(self.model, batch_of(shapes, stage.batch, self.recipe.seed, number, step), [self.optimiser]))
+                batch = batch_of(shapes, stage.batch, self.recipe.seed, number, step)
+                self.losses.append(descend(mse_loss(self.model(batch.mixed, batch.t), batch.velocity), self.optimiser))
                 self.step = at + step + 1
                 if self.step % SAVE_EVERY == 0:
                     self._save()
@@ -167,23 +169,20 @@ class Training:
         written(state, self.folder / "state.pt")
 
 
-def descend(model: torch.nn.Module, batch: Batch, optimisers: Sequence[torch.optim.Optimizer], target: Tensor | None = None) -> float:
-    """One step towards the velocity, or towards what a teacher says; returns the loss before it.
+def descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> float:
+    """One step down a loss, along a gradient of length 1 at most; returns the loss.
 
     Raises
     ------
     InputError
         If the loss is not finite: nothing is changed then.
     """
-    loss = (model(batch.mixed, batch.t) - (batch.velocity if target is None else target)).square().mean()
     if not torch.isfinite(loss):
         raise InputError(f"the loss is {loss.item()}; train with a lower learning rate.")
-    for each in optimisers:
-        each.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for each in optimisers:
-        each.step()
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_([each for group in optimiser.param_groups for each in group["params"]], 1.0)
+    optimiser.step()
     return float(loss.item())
 
 

@@ -16,7 +16,7 @@ from cloudchamber.core.errors import InputError
 
 from .dit import TinyVideoDiT
 from .shapes import MovingShapes
-from .training import Batch, Told, batch_of, rate
+from .training import Batch, Told, batch_of, descend, rate
 
 Teacher = Callable[[Tensor, Tensor], Tensor]
 
@@ -94,7 +94,6 @@ def tune(
     groups = parameter_groups(model, lr=tuning.lr, correction_times=tuning.correction_rate, corrections_only=only)
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.999), weight_decay=0.01)
     initial = [group["lr"] for group in optimiser.param_groups]
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     losses = []
     model.train()
     for step in range(tuning.steps):
@@ -102,14 +101,7 @@ def tune(
             before(step)
         for group, lr in zip(optimiser.param_groups, initial, strict=True):
             group["lr"] = lr * rate(step, tuning.steps)
-        loss = _loss(model, teacher, batch_of(shapes, tuning.batch, 1, tuning.seed, step), tuning.objective)
-        if not torch.isfinite(loss):
-            raise InputError(f"the loss is {loss.item()} at step {step}; tune with a lower learning rate.")
-        model.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        losses.append(loss.item())
+        losses.append(descend(_loss(model, teacher, batch_of(shapes, tuning.batch, 1, tuning.seed, step), tuning.objective), optimiser))
         if progress is not None and (step + 1) % 50 == 0:
             progress(f"step {step + 1} of {tuning.steps}: loss {sum(losses[-50:]) / 50:.5f}")
     model.eval()
