@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch.nn.functional import scaled_dot_product_attention
 
 from cloudchamber.attention import BlockIndex, Blocks, sparse_attention
@@ -38,6 +39,12 @@ BARS = {
 }
 ROUNDS = 5
 Key = tuple[str, float, str]
+
+
+def one_thread() -> None:
+    """Torch's and numpy's products on one thread: others that wait in a loop would be counted as work."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def random_index(tokens: int, sparsity: float) -> BlockIndex:
@@ -116,7 +123,7 @@ def main() -> None:
     options.add_argument("--length", type=int, default=8192, help="tokens (default: 8192, for which the bars are)")
     options.add_argument("--flex", action="store_true", help="time torch's flex_attention too")
     chosen = options.parse_args()
-    torch.set_num_threads(1)
+    one_thread()
     torch.manual_seed(0)
     lines = rows(medians(forward_subjects(chosen.length, chosen.flex)))
     lines += rows(medians(both_subjects(chosen.length)))

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from attention import DIM, HEADS, Key, medians
+from attention import DIM, HEADS, Key, medians, one_thread
 from cloudchamber.attention import Grid, PooledTopK, SlidingWindow, SparseAttention, TileLayout
 from cloudchamber.attention.generators import clustered
 from cloudchamber.attention.radial import Grid2DRadial, RadialSelector
@@ -165,7 +165,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     options.add_argument("--lengths", action="store_true", help="from which length on clusters beat dense attention")
     chosen = options.parse_args()
-    torch.set_num_threads(1)
+    one_thread()
     torch.manual_seed(0)
     print(f"{HEADS} heads of {DIM}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     if chosen.lengths:

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import time
 from collections.abc import Callable, Mapping
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from attention import DIM, HEADS, medians, one_thread
 from cloudchamber.attention import SparseAttention
 from cloudchamber.attention.sla import SLASelector, sla
 from cloudchamber.core.results import Table
 
-HEADS, DIM, SHARE = 2, 64, 0.05
+SHARE = 0.05
 REGIONS = ("all", "complement", "marginal")
 BARS = {("all", "forward"): 5.0, ("complement", "forward"): 4.0}
-ROUNDS = 5
 Key = tuple[str, str]
 
 
@@ -47,17 +45,6 @@ def subjects(tokens: int, what: str) -> dict[Key, Callable[[], object]]:
     return made
 
 
-def medians(found: Mapping[Key, Callable[[], object]]) -> dict[Key, float]:
-    """Processor seconds of each; all take turns, so that what else the machine does falls on all."""
-    seconds: dict[Key, list[float]] = {key: [] for key in found}
-    for _ in range(ROUNDS + 1):
-        for key, run in found.items():
-            start = time.process_time()
-            run()
-            seconds[key].append(time.process_time() - start)
-    return {key: statistics.median(each[1:]) for key, each in seconds.items()}
-
-
 def rows(found: Mapping[Key, float], has_bars: bool) -> list[tuple[str, ...]]:
     """One line for each: time, times faster than dense, and whether its bar holds."""
     lines = []
@@ -74,7 +61,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     options.add_argument("--length", type=int, default=8192, help="tokens (default: 8192, for which the bars are)")
     chosen = options.parse_args()
-    torch.set_num_threads(1)
+    one_thread()
     torch.manual_seed(0)
     lines = [line for what in ("forward", "both") for line in rows(medians(subjects(chosen.length, what)), chosen.length == 8192)]
     print(f"{chosen.length:,} tokens, {HEADS} heads of {DIM}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
